@@ -1,0 +1,190 @@
+/* The messages of the control plane: the one place where scheduler/ and workers/ meet.
+ *
+ *     worker                         master
+ *       │ ── HELLO ─────────────────▶ │   who I am, what my executors found the job to be
+ *       │ ◀───────────────── SETUP ── │   the plan is in the state directory (checksum)
+ *       │ ◀───────────────── ORDER ── │   run these attempts
+ *       │ ── REPORT ────────────────▶ │   these attempts ended so (batched)
+ *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
+ *       │ ── LOST ──────────────────▶ │   a committed map output cannot be read any more
+ *       │ ── PULSE ─────────────────▶ │   alive, and how far (every TRM_PULSE_MS)
+ *       │ ◀─────────────────── END ── │   the job is over: clean up
+ *       │ ── BYE ───────────────────▶ │   cleaned up
+ *     worker ── FETCH ─▶ worker ── BLOCK ─▶ worker    a range of a run, with credit
+ *
+ * Frame (little-endian): u32 magic "TRMW" · u16 version · u8 type · u8 0 · u64 epoch ·
+ * u64 term · u32 CRC-32C of everything but itself · body. A frame that does not decode
+ * to the last byte is dropped and counted, never obeyed; so is one of another epoch, or
+ * of an older term. Bodies are bounded by TRM_MESSAGE_BYTES_MAX; lists are split over
+ * several frames.
+ */
+#ifndef TRM_JOBS_WIRE_H
+#define TRM_JOBS_WIRE_H
+
+#include "jobs/counters.h"
+#include "jobs/traits.h"
+#include "runtime/bytes.h"
+#include "runtime/status.h"
+
+#define TRM_WIRE_MAGIC 0x574d5254u /* "TRMW" */
+#define TRM_WIRE_VERSION 1u
+#define TRM_WIRE_HEADER_BYTES 28u
+#define TRM_PULSE_MS 200u
+#define TRM_HOST_NAME_BYTES 256u
+#define TRM_TEXT_BYTES_MAX 4096u       /* an error with the kernel's last words */
+#define TRM_BINDINGS_BYTES_MAX 16384u  /* the printed map of a rank's executors */
+#define TRM_FETCH_BLOCK_BYTES (256u * 1024u) /* the payload of a BLOCK */
+#define TRM_SAMPLE_BYTES_MAX (64u * 1024u)   /* the sampled keys of a task */
+
+typedef enum trm_wire_type {
+    TRM_WIRE_HELLO = 1,
+    TRM_WIRE_SETUP,
+    TRM_WIRE_ORDER,
+    TRM_WIRE_REPORT,
+    TRM_WIRE_OUTPUTS,
+    TRM_WIRE_LOST,
+    TRM_WIRE_PULSE,
+    TRM_WIRE_END,
+    TRM_WIRE_BYE,
+    TRM_WIRE_FETCH,
+    TRM_WIRE_BLOCK
+} trm_wire_type;
+
+typedef enum trm_phase {
+    TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */
+    TRM_PHASE_MAP = 1,
+    TRM_PHASE_REDUCE = 2
+} trm_phase;
+#define TRM_PHASES 3u
+
+typedef struct trm_wire_header {
+    uint8_t type;
+    uint64_t epoch; /* which launch of the job */
+    uint64_t term;  /* which master of the launch */
+} trm_wire_header;
+
+/* A worker's `status` is TRM_OK, or why its crew cannot work (text says it). */
+typedef struct trm_hello {
+    uint32_t status;
+    char text[TRM_TEXT_BYTES_MAX];
+    char host[TRM_HOST_NAME_BYTES];
+    uint64_t pid;
+    uint32_t executors;
+    uint64_t executor_memory_bytes;
+    char *bindings; /* in place of the decoded frame or caller's; not terminated */
+    uint32_t bindings_len;
+    char run_store[1024]; /* the directory of this rank's runs, for ranks of its host */
+    trm_traits traits;
+} trm_hello;
+
+typedef struct trm_peer { /* in SETUP: what a worker must know of every rank */
+    uint32_t host; /* ranks with the same number share a host */
+    char run_store[1024];
+} trm_peer;
+
+typedef struct trm_setup {
+    uint32_t plan_crc;
+    uint32_t cuts_crc; /* of state_dir/cuts; 0: no cuts (yet) */
+    uint32_t tasks;
+    uint32_t partitions;
+    uint32_t peers_count;
+    trm_peer *peers; /* from malloc after decoding; trm_setup_close */
+} trm_setup;
+
+typedef struct trm_order {
+    uint8_t phase;
+    uint32_t task;
+    uint32_t attempt; /* from 0, unique a task in an epoch */
+} trm_order;
+
+/* What an attempt left behind: a run (map), a part (reduce, map-only), keys (sample). */
+typedef struct trm_report {
+    uint8_t phase;
+    uint32_t task;
+    uint32_t attempt;
+    uint32_t status;       /* trm_status; TRM_OK: prepared, ready to be committed */
+    uint32_t executor;
+    uint64_t started_ms, ended_ms; /* wall clock, for the event record */
+    uint64_t output_bytes; /* of the run or part; 0: nothing was written */
+    uint64_t output_records;
+    uint32_t output_crc;   /* of the whole part file; 0 for runs (blocks carry theirs) */
+    trm_counters counters;
+    const char *text;      /* why it failed, with the kernel's last words; in place */
+    uint32_t text_len;
+    const uint8_t *sample; /* TRM_PHASE_SAMPLE: blobs, one a key; in place */
+    uint32_t sample_len;
+} trm_report;
+
+typedef struct trm_output_at { /* a committed map output */
+    uint32_t task;
+    uint32_t attempt;
+    uint32_t rank;
+    uint32_t empty; /* 1: it emitted nothing, there is no run */
+} trm_output_at;
+
+typedef struct trm_pulse {
+    uint32_t running;      /* attempts in executors */
+    uint32_t queued;       /* attempts waiting for one */
+    uint64_t bytes_in;     /* read by running attempts so far */
+    uint64_t records_in;
+    uint64_t fetched_bytes; /* by this rank, since it began */
+    uint64_t dropped;      /* messages not obeyed */
+} trm_pulse;
+
+typedef struct trm_end {
+    uint32_t exit_code;
+    bool keep_runs; /* interrupted: leave finished runs for the launch that resumes */
+    char text[TRM_TEXT_BYTES_MAX];
+} trm_end;
+
+/* A range of the run of (task, attempt): the stored bytes of partitions
+ * [first, last), from `offset` within that range on. A FETCH is a credit for one
+ * BLOCK of at most `bytes`. */
+typedef struct trm_fetch {
+    uint32_t task, attempt;
+    uint32_t first, last;
+    uint64_t offset;
+    uint32_t bytes;
+} trm_fetch;
+
+typedef struct trm_block {
+    uint32_t task, attempt;
+    uint32_t first, last;
+    uint32_t status; /* TRM_OK, TRM_ELOST, TRM_ECORRUPT */
+    uint64_t offset;
+    uint64_t total_bytes; /* of the whole range, with its index in front (see run.h) */
+    const uint8_t *bytes; /* in place */
+    uint32_t bytes_len;
+} trm_block;
+
+/* Begins a frame in `out` (reset first); the body is put after it; trm_wire_seal fills
+ * in the checksum. */
+void trm_wire_begin(trm_writer *out, const trm_wire_header *header);
+void trm_wire_seal(trm_writer *out);
+/* Checks magic, version, type and checksum; leaves `body` over the rest. TRM_ECORRUPT
+ * or TRM_EVERSION; TRM_OK says nothing yet of the body. */
+trm_status trm_wire_open(const void *bytes, size_t len, trm_wire_header *header, trm_reader *body);
+
+/* One encoder and one decoder a body. Decoders mark the reader failed on any bad value
+ * and are to be followed by trm_reader_done (lists: until trm_reader_left is 0). */
+void trm_hello_encode(const trm_hello *self, trm_writer *out);
+void trm_hello_decode(trm_hello *self, trm_reader *in);
+void trm_setup_encode(const trm_setup *self, trm_writer *out);
+trm_status trm_setup_decode(trm_setup *self, trm_reader *in); /* TRM_ENOMEM, TRM_ECORRUPT */
+void trm_setup_close(trm_setup *self);
+void trm_order_encode(const trm_order *self, trm_writer *out);
+void trm_order_decode(trm_order *self, trm_reader *in);
+void trm_report_encode(const trm_report *self, trm_writer *out);
+void trm_report_decode(trm_report *self, trm_reader *in);
+void trm_output_at_encode(const trm_output_at *self, trm_writer *out); /* OUTPUTS, LOST */
+void trm_output_at_decode(trm_output_at *self, trm_reader *in);
+void trm_pulse_encode(const trm_pulse *self, trm_writer *out);
+void trm_pulse_decode(trm_pulse *self, trm_reader *in);
+void trm_end_encode(const trm_end *self, trm_writer *out);
+void trm_end_decode(trm_end *self, trm_reader *in);
+void trm_fetch_encode(const trm_fetch *self, trm_writer *out);
+void trm_fetch_decode(trm_fetch *self, trm_reader *in);
+void trm_block_encode(const trm_block *self, trm_writer *out);
+void trm_block_decode(trm_block *self, trm_reader *in);
+
+#endif

@@ -1,0 +1,38 @@
+/* The worker of a rank: between the master's orders and the crew's executors, and the
+ * shuffle between hosts. Part of the control loop: one thread, nothing blocks.
+ *
+ *   ORDER → queue → [reduce: wait until every segment is on this host] → executor
+ *         → REPORT (batched)
+ *   OUTPUTS → for each run on another host: FETCH with credits → BLOCK → fetched run
+ *   FETCH from a peer → a range of one of this rank's runs → BLOCK
+ */
+#ifndef TRM_WORKERS_WORKER_H
+#define TRM_WORKERS_WORKER_H
+
+#include "jobs/spec.h"
+#include "jobs/wire.h"
+#include "runtime/fs.h"
+#include "runtime/transport.h"
+#include "workers/crew.h"
+
+typedef struct trm_worker trm_worker;
+
+/* Borrows all of its arguments, which must outlive it. `master` is the rank to say
+ * HELLO to; trm_worker_set_master changes it after an election. */
+trm_status trm_worker_create(trm_worker **out, const trm_spec *spec, trm_fs *fs, trm_transport *transport,
+                             trm_crew *crew, uint64_t seed, trm_err *err);
+void trm_worker_destroy(trm_worker *self);
+void trm_worker_set_master(trm_worker *self, uint32_t master, uint64_t epoch, uint64_t term);
+
+/* A frame for the worker (any type that the master or a peer sends), opened already.
+ * Anything wrong is dropped and counted. */
+void trm_worker_receive(trm_worker *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
+                        uint64_t now_ns);
+/* Takes what the crew has to say, starts what can be started, sends reports, fetches
+ * and the pulse. Returns whether anything was done, so that the loop knows whether it
+ * may sleep; *wake_ns is lowered to when it must be called again at the latest. */
+bool trm_worker_step(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns);
+/* END has come, the executors have stopped and BYE is sent: `end` says how it ended. */
+bool trm_worker_ended(const trm_worker *self, trm_end *end);
+
+#endif
