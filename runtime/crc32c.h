@@ -10,4 +10,8 @@
  * where it has one. Any thread. */
 uint32_t trm_crc32c(uint32_t crc, const void *bytes, size_t len);
 
+/* The same without the processor's help, on every machine: what the other is
+ * tested against. Any thread. */
+uint32_t trm_crc32c_portable(uint32_t crc, const void *bytes, size_t len);
+
 #endif

@@ -1,7 +1,8 @@
 /* The file system, behind a table, so that tests can put a simulated disk in its
  * place: one that loses unsynced writes, tears the last one, and fills up.
  *
- * fsync and rename are called in fs_posix.c and nowhere else. All calls block;
+ * fsync and rename are called in fs_posix.c and nowhere else. Only plain files are
+ * opened: a pipe or a device is refused with TRM_EIO. All calls block;
  * the control loop leaves syncs to a thread of the log store. Paths are taken as
  * given; nothing follows a symbolic link in the last component. Files are made
  * 0600 and directories 0700 unless said otherwise (`TRM_FS_SHARED`: 0666/0777
@@ -29,6 +30,10 @@ enum {
     TRM_FS_SHARED = 1 << 5     /* permissions by umask */
 };
 
+/* The longest path, and the deepest tree, that is handled. */
+#define TRM_FS_PATH_BYTES_MAX 4096u
+#define TRM_FS_DEPTH_MAX 64u
+
 /* Called once a name in a directory, without "." and "..". */
 typedef trm_status (*trm_fs_list_cb)(const char *name, void *context);
 
@@ -51,6 +56,11 @@ typedef struct trm_fs_ops {
     trm_status (*remove)(trm_fs *fs, const char *path, trm_err *err); /* a file or an empty directory */
     trm_status (*make_dir)(trm_fs *fs, const char *path, int flags, trm_err *err); /* TRM_AGAIN: is there */
     trm_status (*list)(trm_fs *fs, const char *path, trm_fs_list_cb each, void *context, trm_err *err);
+    /* Removes a tree, depth first; see trm_fs_remove_tree. */
+    trm_status (*remove_tree)(trm_fs *fs, const char *path, trm_err *err);
+    /* Takes the file for this opening of it alone, until it is closed or the process
+     * ends; never waits. TRM_AGAIN: another has it. */
+    trm_status (*lock)(trm_file *file, trm_err *err);
 } trm_fs_ops;
 
 struct trm_fs {
@@ -66,14 +76,16 @@ trm_fs *trm_fs_posix(void);
 /* Made of the table, the same for every backend. */
 
 /* Writes `path` whole and durable: aside, synced, renamed, directory synced.
- * After a crash the file is the old one or the new one. */
+ * After a crash the file is the old one or the new one. Aside is `path`.new, which
+ * may be left by a crash and is replaced; writers of one path exclude each other. */
 trm_status trm_fs_write_whole(trm_fs *fs, const char *path, const void *bytes, size_t len, int flags, trm_err *err);
 /* Reads `path` whole into memory from malloc, which the caller frees; refuses
  * files above `max` with TRM_ELIMIT. One byte more is allocated and set to 0. */
 trm_status trm_fs_read_whole(trm_fs *fs, const char *path, size_t max, uint8_t **out, size_t *len, trm_err *err);
-/* Makes `path` and what is missing above it. */
+/* Makes `path` and what is missing above it, and makes what it made durable. */
 trm_status trm_fs_make_dirs(trm_fs *fs, const char *path, int flags, trm_err *err);
-/* Removes a tree, depth first, never following a link; TRM_OK when it is not there. */
+/* Removes a tree, depth first, never following a link; TRM_OK when it is not there.
+ * Refuses trees deeper than TRM_FS_DEPTH_MAX with TRM_ELIMIT. */
 trm_status trm_fs_remove_tree(trm_fs *fs, const char *path, trm_err *err);
 
 #endif
