@@ -10,6 +10,8 @@
  *       │ ── PULSE ─────────────────▶ │   alive, and how far (every TRM_PULSE_MS)
  *       │ ◀─────────────────── END ── │   the job is over: clean up
  *       │ ── BYE ───────────────────▶ │   cleaned up
+ *       │ ◀─────────────── ADOPT ──── │   take over the runs of these stores on your host
+ *       │ ── HELD ──────────────────▶ │   these I have now
  *     worker ── FETCH ─▶ worker ── BLOCK ─▶ worker    a range of a run, with credit
  *
  * Frame (little-endian): u32 magic "TRMW" · u16 version · u8 type · u8 0 · u64 epoch ·
@@ -31,6 +33,7 @@
 #define TRM_WIRE_HEADER_BYTES 28u
 #define TRM_PULSE_MS 200u
 #define TRM_HOST_NAME_BYTES 256u
+#define TRM_STORE_PATH_BYTES 1024u
 #define TRM_TEXT_BYTES_MAX 4096u       /* an error with the kernel's last words */
 #define TRM_BINDINGS_BYTES_MAX 16384u  /* the printed map of a rank's executors */
 #define TRM_FETCH_BLOCK_BYTES (256u * 1024u) /* the payload of a BLOCK */
@@ -47,8 +50,11 @@ typedef enum trm_wire_type {
     TRM_WIRE_END,
     TRM_WIRE_BYE,
     TRM_WIRE_FETCH,
-    TRM_WIRE_BLOCK
+    TRM_WIRE_BLOCK,
+    TRM_WIRE_ADOPT,
+    TRM_WIRE_HELD
 } trm_wire_type;
+#define TRM_WIRE_TYPE_MAX TRM_WIRE_HELD
 
 typedef enum trm_phase {
     TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */
@@ -73,13 +79,13 @@ typedef struct trm_hello {
     uint64_t executor_memory_bytes;
     char *bindings; /* in place of the decoded frame or caller's; not terminated */
     uint32_t bindings_len;
-    char run_store[1024]; /* the directory of this rank's runs, for ranks of its host */
+    char run_store[TRM_STORE_PATH_BYTES]; /* the directory of this rank's runs, for ranks of its host */
     trm_traits traits;
 } trm_hello;
 
 typedef struct trm_peer { /* in SETUP: what a worker must know of every rank */
     uint32_t host; /* ranks with the same number share a host */
-    char run_store[1024];
+    char run_store[TRM_STORE_PATH_BYTES]; /* "" for ranks of other hosts than the receiver's: a frame is bounded */
 } trm_peer;
 
 typedef struct trm_setup {
@@ -121,6 +127,23 @@ typedef struct trm_output_at { /* a committed map output */
     uint32_t rank;
     uint32_t empty; /* 1: it emitted nothing, there is no run */
 } trm_output_at;
+
+/* A run store of another rank or an earlier launch, on the receiver's host. ADOPT is a
+ * list of them. The worker takes the finished runs "m<task>.e<epoch>.a<attempt>.run" of
+ * that directory (its own user's, 0700, no links followed) into its own store, under the
+ * names that they would have had if it had made them itself: with this frame's epoch and
+ * the same attempt. It answers with HELD frames: a trm_held, then the list of what it has
+ * taken (trm_output_at, rank: itself); the last one says `last`. A store that is not
+ * there is answered by one empty HELD. */
+typedef struct trm_store {
+    uint64_t epoch; /* in the names of its runs */
+    char path[TRM_STORE_PATH_BYTES];
+} trm_store;
+
+typedef struct trm_held {
+    trm_store store;
+    bool last;
+} trm_held;
 
 typedef struct trm_pulse {
     uint32_t running;      /* attempts in executors */
@@ -178,6 +201,10 @@ void trm_report_encode(const trm_report *self, trm_writer *out);
 void trm_report_decode(trm_report *self, trm_reader *in);
 void trm_output_at_encode(const trm_output_at *self, trm_writer *out); /* OUTPUTS, LOST */
 void trm_output_at_decode(trm_output_at *self, trm_reader *in);
+void trm_store_encode(const trm_store *self, trm_writer *out); /* ADOPT */
+void trm_store_decode(trm_store *self, trm_reader *in);
+void trm_held_encode(const trm_held *self, trm_writer *out); /* HELD */
+void trm_held_decode(trm_held *self, trm_reader *in);
 void trm_pulse_encode(const trm_pulse *self, trm_writer *out);
 void trm_pulse_decode(trm_pulse *self, trm_reader *in);
 void trm_end_encode(const trm_end *self, trm_writer *out);
