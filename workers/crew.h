@@ -1,16 +1,24 @@
 /* The crew of a rank: a supervisor process that never touches MPI, and the executors
  * that it forks, each bound to a core. User code runs in executors and nowhere else.
  *
- *     rank ──(seqpacket pair, one an executor)── executor 0 … n-1
- *       └───(seqpacket pair)── supervisor ── forks, binds, limits, times, reaps
- *     board: one page an executor, shared memory: generation, task, progress
+ *     rank ──(orders: a seqpacket pair an executor)──▶ executor 0 … n-1
+ *       │ ◀──(reports: a ring in shared memory an executor, one eventfd for all)── │
+ *       └───(seqpacket pair)── supervisor ── forks, binds, limits, times, reaps ───┘
+ *     board, in the same shared memory: generation, task, progress, last words
  *
- * An executor that dies is reaped and replaced by the supervisor, which tells the rank
- * (DIED, with signal or status, peak memory and the tail of its standard error); orders
- * carry the executor's generation, so that a replacement never runs what was meant for
- * the one before. When the rank dies the supervisor sees the end of its socket, ends
- * the executors and goes; when the supervisor dies its executors die with it
- * (PR_SET_PDEATHSIG). No process is ever left behind.
+ * Reports lie in shared memory so that none is lost with the executor that wrote it, and
+ * none waits for the task after it; see board.h. An executor that dies is reaped by the
+ * supervisor, which tells the rank (DIED, with signal or status, peak memory and the tail
+ * of its standard error). The rank reads the ring of the dead to its end, so that it knows
+ * exactly which orders were done, which one ran and which were not begun, and only then
+ * lets the supervisor make the replacement:
+ *
+ *     supervisor ── DIED ──▶ rank: reads the ring, makes it empty ── RESPAWN ──▶ supervisor
+ *
+ * Orders carry the executor's generation too. When the rank dies the supervisor sees the
+ * end of its socket, ends the executors, removes the scratch directory and goes; when the
+ * supervisor dies its executors die with it (PR_SET_PDEATHSIG). No process is left behind,
+ * nor is one that a kernel forked in its executor's process group.
  */
 #ifndef TRM_WORKERS_CREW_H
 #define TRM_WORKERS_CREW_H
@@ -26,15 +34,17 @@ typedef struct trm_crew trm_crew;
 
 typedef enum trm_crew_event_kind {
     TRM_CREW_READY = 1, /* an executor is up; the first one carries the traits */
-    TRM_CREW_REPORT,    /* an attempt ended in the executor's own words */
+    TRM_CREW_REPORT,    /* an attempt ended in the executor's own words; when it failed, the
+                           text has a sentence and, on lines after it, what it had printed */
     TRM_CREW_DIED       /* an executor died; `lost` lists what it had been given */
 } trm_crew_event_kind;
 
 typedef struct trm_crew_event {
     trm_crew_event_kind kind;
     uint32_t executor;
-    trm_status status;      /* READY: TRM_EJOB … when the kernel cannot be loaded; DIED: TRM_EKERNEL,
-                               TRM_ETIMEOUT, TRM_ELIMIT */
+    trm_status status;      /* READY: TRM_EJOB … when the kernel cannot be loaded (the executor takes
+                               no orders then); DIED: TRM_EKERNEL, TRM_ETIMEOUT, TRM_ELIMIT, and
+                               TRM_EPEER when the supervisor is gone and nobody replaces it */
     trm_err err;            /* why, in one sentence */
     const trm_traits *traits; /* READY, TRM_OK */
     trm_report report;      /* REPORT; its texts are valid until the next call */
@@ -60,17 +70,22 @@ const char *trm_crew_bindings(const trm_crew *self);
  * unless trm_crew_keep_scratch(true) was called. */
 const char *trm_crew_scratch(const trm_crew *self);
 void trm_crew_keep_scratch(trm_crew *self, bool keep);
+/* The directory of this rank's runs, in its scratch directory; there from the begin. */
+const char *trm_crew_run_store(const trm_crew *self);
 
 /* What the executors need once SETUP has come: where plan and cuts are, this epoch. Sent to every
- * executor, and again to each replacement, before its first order. */
+ * executor, and again to each replacement, before its first order. May be called again when
+ * there are cuts. An executor that cannot read them fails its attempts with the reason. */
 trm_status trm_crew_setup(trm_crew *self, const trm_setup *setup, uint64_t epoch);
 
-/* A reduce order goes with the list of its segments' files, see reduce_inputs.h. */
-/* Gives orders to one executor. TRM_AGAIN: its queue is full or its socket is. */
+/* Gives `count` orders (at most TRM_CREW_QUEUE_MAX) to one executor, all or none; they are run in
+ * order. A reduce order goes with the list of its segments' files, see reduce_inputs.h.
+ * TRM_AGAIN: no room in its queue for all of them, or it is not up yet (READY, and setup). */
 trm_status trm_crew_submit(trm_crew *self, uint32_t executor, const trm_order *orders, unsigned count);
 unsigned trm_crew_queued(const trm_crew *self, uint32_t executor);
 
-/* The next thing that happened; TRM_AGAIN: nothing. */
+/* The next thing that happened; TRM_AGAIN: nothing. TRM_EPEER: the supervisor is gone, all
+ * executors have been told as DIED, and nothing more will happen. */
 trm_status trm_crew_next(trm_crew *self, trm_crew_event *out);
 /* Descriptors that become readable when there is something: for the loop's poll. */
 unsigned trm_crew_fds(const trm_crew *self, int *out, unsigned max);
