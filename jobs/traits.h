@@ -8,6 +8,7 @@
 
 #define TRM_JOB_NAME_BYTES 64u
 #define TRM_COUNTER_NAME_BYTES 48u
+#define TRM_FIXED_BYTES_MAX (1u << 30) /* a record of TRM_INPUT_FIXED */
 
 typedef struct trm_traits {
     char name[TRM_JOB_NAME_BYTES];
@@ -19,12 +20,14 @@ typedef struct trm_traits {
     uint32_t output;      /* trm_output */
     uint32_t counters_count;
     char counters[TRM_COUNTERS_MAX][TRM_COUNTER_NAME_BYTES];
-    uint64_t params_hash; /* over names and converted values: a resumed job must match */
+    uint64_t params_hash; /* trm_params_hash, filled in by who converts them: a resumed job must match */
 } trm_traits;
 
 /* Checks a description (magic, abi, struct size, map present, fold sizes, formats,
  * at most one of fold and reduce, …) and reads its facts. TRM_EJOB with the reason. */
 trm_status trm_traits_of(trm_traits *self, const trm_job *job, trm_err *err);
+/* One encoding of one traits. The decoder marks the reader failed on anything that
+ * trm_traits_of would not have made. */
 void trm_traits_encode(const trm_traits *self, trm_writer *out);
 void trm_traits_decode(trm_traits *self, trm_reader *in);
 

@@ -23,7 +23,9 @@ typedef struct trm_board {
     uint64_t began_ns;      /* trm_clock_now_ns at the begin of the running attempt; 0: idle */
     uint64_t orders_done;   /* since this generation began */
     uint64_t bytes_in, records_in; /* of the running attempt */
-    char place[512];        /* "FILE at byte N" of the record being mapped, best effort */
+    uint64_t place_offset;  /* where the record being mapped begins, uncompressed */
+    char place[512];        /* the file that it is in, set when the file changes; "": none. A
+                               message says "FILE at byte place_offset", best effort */
 } __attribute__((aligned(64))) trm_board;
 
 /* Everything that an attempt may know. Made once an executor, before the first order. */
@@ -43,12 +45,22 @@ typedef struct trm_executor_env {
     uint32_t host_count;          /* hosts of the job, for the compression policy */
     bool (*partition_is_remote)(const struct trm_executor_env *env, uint32_t partition); /* may be NULL */
     trm_board *board;
+    struct trm_task *task;        /* NULL to begin with: what the attempts of this executor reuse */
 } trm_executor_env;
+
+/* What an executor exits with, after a line on standard error, when user code emits where no
+ * task is running: after its end, from another thread, from an exit handler. */
+#define TRM_EXIT_EMIT_AFTER_END 113
+
+/* Frees what the attempts of this executor have reused. Not needed before _exit. */
+void trm_executor_env_close(trm_executor_env *env);
 
 /* Runs the attempt to its end. On TRM_OK `report` says what is prepared (a run in the
  * run store under trm_run_name, or a part, synced, in attempt_dir under
  * trm_part_attempt_name); otherwise err says why and nothing is left. `report` has phase,
- * task, attempt set by the caller; counters, output_* and sample are filled in. */
+ * task, attempt set by the caller; counters, output_* and sample are filled in (sample is
+ * valid until the next attempt). An attempt allocates and opens nothing that it does not
+ * need. The caller keeps task_key, attempt, began_ns and orders_done of the board. */
 trm_status trm_map_task_run(trm_executor_env *env, const trm_order *order, trm_report *report, trm_err *err);
 trm_status trm_reduce_task_run(trm_executor_env *env, const trm_order *order, trm_report *report, trm_err *err);
 trm_status trm_sample_task_run(trm_executor_env *env, const trm_order *order, trm_report *report, trm_err *err);
