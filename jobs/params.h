@@ -39,6 +39,6 @@ bool trm_parse_int(const char *text, int64_t *out);
 /* Digits with an optional K, M, G or T (powers of 1024, either case; "KiB" and "KB" too). */
 bool trm_parse_size(const char *text, uint64_t *out);
 bool trm_parse_double(const char *text, double *out); /* finite */
-bool trm_parse_bool(const char *text, bool *out); /* true|false|yes|no|on|off|1|0 */
+bool trm_parse_bool(const char *text, bool *out); /* true|false|yes|no|1|0 */
 
 #endif
