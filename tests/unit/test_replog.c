@@ -1,0 +1,219 @@
+/* runtime/replog, the log of one voter: what is decided comes back, in order, in every
+ * later launch; a second launch is kept out; a full disk is survived. */
+#include "runtime/replog.h"
+
+#include "runtime/clock.h"
+#include "runtime/diag.h"
+#include "runtime/wal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char root[64];
+static trm_err err;
+
+static int set_up(void **state)
+{
+    strcpy(root, "/tmp/trm-test-replog-XXXXXX");
+    return mkdtemp(root) ? 0 : -1;
+}
+
+static int tear_down(void **state) { return trm_fs_remove_tree(trm_fs_posix(), root, &err) == TRM_OK ? 0 : -1; }
+
+static trm_replog *open_log(size_t pending, size_t snapshot)
+{
+    trm_replog_local_config config = {
+        .dir = root, .rank = 3, .log_id = 77, .pending_bytes_max = pending, .snapshot_bytes = snapshot};
+    trm_replog *log = NULL;
+    trm_status status = trm_replog_local_open(&log, &config, &err);
+    if (status != TRM_OK)
+        print_message("%s\n", err.text);
+    assert_int_equal(status, TRM_OK);
+    return log;
+}
+
+/* Steps until something has moved. */
+static void turn(trm_replog *log)
+{
+    uint64_t wake = UINT64_MAX;
+    struct pollfd news = {.fd = trm_replog_fd(log), .events = POLLIN};
+    if (!trm_replog_step(log, trm_clock_now_ns(), &wake)) {
+        assert_int_equal(poll(&news, 1, 20000), 1);
+        trm_replog_step(log, trm_clock_now_ns(), &wake);
+    }
+}
+
+static void settle(trm_replog *log)
+{
+    trm_replog_state now;
+    for (trm_replog_state_get(log, &now); now.committed < now.proposed; trm_replog_state_get(log, &now))
+        turn(log);
+}
+
+static void propose_number(trm_replog *log, uint64_t number)
+{
+    uint64_t index;
+    assert_int_equal(trm_replog_propose(log, &number, sizeof number, &index, &err), TRM_OK);
+    assert_int_equal(index, number);
+}
+
+static void expect_numbers(trm_replog *log, uint64_t first, uint64_t last)
+{
+    trm_replog_item item;
+    for (uint64_t number = first; number <= last; number++) {
+        assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+        assert_int_equal(item.kind, TRM_REPLOG_COMMAND);
+        assert_int_equal(item.index, number);
+        assert_int_equal(item.len, sizeof number);
+        assert_memory_equal(item.bytes, &number, sizeof number);
+    }
+    assert_int_equal(trm_replog_next(log, &item), TRM_AGAIN);
+}
+
+static void commands_come_back_in_order(void **state)
+{
+    trm_replog *log = open_log(0, 0);
+    trm_replog_state now;
+    trm_replog_state_get(log, &now);
+    assert_true(now.leader && now.leader_rank == 3 && now.term == 1 && now.committed == 0);
+    for (uint64_t i = 1; i <= 20000; i++)
+        propose_number(log, i);
+    settle(log);
+    expect_numbers(log, 1, 20000);
+    trm_replog_close(log);
+
+    log = open_log(0, 0);
+    trm_replog_state_get(log, &now);
+    assert_true(now.term == 2 && now.committed == 20000);
+    expect_numbers(log, 1, 20000);
+    propose_number(log, 20001);
+    settle(log);
+    trm_replog_item item;
+    assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+    assert_int_equal(item.term, 2);
+    trm_replog_close(log);
+    trm_replog_close(NULL);
+}
+
+static void closing_writes_what_was_proposed(void **state)
+{
+    trm_replog *log = open_log(0, 0);
+    propose_number(log, 1);
+    trm_replog_close(log);
+    log = open_log(0, 0);
+    expect_numbers(log, 1, 1);
+    trm_replog_close(log);
+}
+
+static void nothing_is_given_before_it_is_durable(void **state)
+{
+    trm_replog *log = open_log(0, 0);
+    trm_replog_item item;
+    propose_number(log, 1);
+    assert_int_equal(trm_replog_next(log, &item), TRM_AGAIN);
+    trm_replog_close(log);
+}
+
+static void a_second_launch_is_kept_out(void **state)
+{
+    trm_replog *log = open_log(0, 0);
+    trm_replog_local_config config = {.dir = root};
+    trm_replog *other;
+    assert_int_equal(trm_replog_local_open(&other, &config, &err), TRM_EFENCED);
+    assert_non_null(strstr(err.text, root));
+    assert_non_null(strstr(err.text, "in use by process "));
+    trm_replog_close(log);
+    log = open_log(0, 0);
+    trm_replog_close(log);
+}
+
+static void undecided_bytes_are_bounded(void **state)
+{
+    trm_replog *log = open_log(4096, 0);
+    static uint8_t command[1000];
+    uint64_t index;
+    int taken = 0;
+    while (trm_replog_propose(log, command, sizeof command, &index, &err) == TRM_OK)
+        taken++;
+    assert_int_equal(taken, 4);
+    assert_int_equal(trm_replog_propose(log, command, sizeof command, &index, &err), TRM_AGAIN);
+    settle(log);
+    trm_replog_item item;
+    assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+    assert_int_equal(trm_replog_propose(log, command, sizeof command, &index, &err), TRM_OK);
+    static uint8_t huge[TRM_REPLOG_COMMAND_BYTES_MAX + 1];
+    assert_int_equal(trm_replog_propose(log, huge, sizeof huge, &index, &err), TRM_ELIMIT);
+    for (int i = 0; i < 4; i++) {
+        settle(log);
+        assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+    }
+    /* A command above the bound goes alone. */
+    assert_int_equal(trm_replog_propose(log, huge, sizeof huge - 1, &index, &err), TRM_OK);
+    settle(log);
+    assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+    assert_int_equal(item.len, sizeof huge - 1);
+    trm_replog_close(log);
+}
+
+static void images_are_restored_and_shorten_the_log(void **state)
+{
+    trm_replog *log = open_log(0, 10000);
+    trm_replog_item item;
+    static uint8_t image[3000000];
+    assert_int_equal(trm_replog_snapshot(log, image, 1, &err), TRM_AGAIN);
+    for (uint64_t i = 1; i <= 1000; i++)
+        propose_number(log, i);
+    assert_false(trm_replog_wants_snapshot(log));
+    settle(log);
+    expect_numbers(log, 1, 1000);
+    assert_true(trm_replog_wants_snapshot(log));
+    memset(image, 'x', sizeof image);
+    assert_int_equal(trm_replog_snapshot(log, image, sizeof image, &err), TRM_OK);
+    assert_int_equal(trm_replog_snapshot(log, image, sizeof image, &err), TRM_AGAIN);
+    assert_false(trm_replog_wants_snapshot(log));
+    trm_status status = TRM_AGAIN;
+    for (uint64_t i = 1001; status == TRM_AGAIN; i++) { /* until the first is saved */
+        propose_number(log, i);
+        settle(log);
+        assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+        status = trm_replog_snapshot(log, &i, sizeof i, &err);
+    }
+    assert_int_equal(status, TRM_OK);
+    uint64_t covered = item.index, last = covered + 1;
+    propose_number(log, last);
+    trm_replog_close(log);
+
+    log = open_log(0, 0);
+    assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+    assert_int_equal(item.kind, TRM_REPLOG_RESTORE);
+    assert_true(item.index == covered || item.index == 1000);
+    if (item.index == 1000) {
+        assert_int_equal(item.len, sizeof image);
+        assert_memory_equal(item.bytes, image, sizeof image);
+    } else {
+        assert_memory_equal(item.bytes, &covered, sizeof covered);
+    }
+    expect_numbers(log, item.index + 1, last);
+    trm_replog_close(log);
+}
+
+int main(void)
+{
+    trm_diag_configure(TRM_DIAG_WARN, -1);
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(commands_come_back_in_order),
+        TEST(closing_writes_what_was_proposed),
+        TEST(nothing_is_given_before_it_is_durable),
+        TEST(a_second_launch_is_kept_out),
+        TEST(undecided_bytes_are_bounded),
+        TEST(images_are_restored_and_shorten_the_log),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
