@@ -1,0 +1,113 @@
+/* workers/scratch: private, removed, and what others abandoned is removed too. */
+#include "workers/scratch.h"
+
+#include "temp_tree.h"
+
+#include <sys/wait.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+static void is_private_and_removed(void **state)
+{
+    temp_tree tree;
+    temp_tree_init(&tree);
+    trm_scratch scratch;
+    trm_err err;
+    struct stat about;
+    assert_int_equal(trm_scratch_create(&scratch, tree.path, &err), TRM_OK);
+    assert_int_equal(stat(scratch.path, &about), 0);
+    assert_int_equal(about.st_mode & 0777, 0700);
+    assert_int_equal(stat(scratch.runs, &about), 0);
+    assert_int_equal(about.st_mode & 0777, 0700);
+    assert_int_equal(trm_scratch_remove(&scratch, &err), TRM_OK);
+    assert_int_equal(access(scratch.path, F_OK), -1);
+    assert_int_equal(trm_scratch_remove(&scratch, &err), TRM_OK);
+    trm_scratch_close(&scratch);
+    temp_tree_close(&tree);
+}
+
+/* Makes one in a child that then ends, and leaves it there. */
+static void abandon(const temp_tree *tree, bool keep, trm_scratch *out)
+{
+    int ends[2], status;
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        trm_scratch scratch;
+        if (trm_scratch_create(&scratch, tree->path, NULL) ||
+            (keep && trm_scratch_mark_kept(&scratch, true, NULL)) ||
+            write(ends[1], &scratch, sizeof scratch) != sizeof scratch)
+            _exit(1);
+        _exit(0);
+    }
+    assert_int_equal(read(ends[0], out, sizeof *out), sizeof *out);
+    close(ends[0]);
+    close(ends[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+static void abandoned_ones_are_swept(void **state)
+{
+    temp_tree tree;
+    temp_tree_init(&tree);
+    trm_scratch mine, other, kept, abandoned;
+    assert_int_equal(trm_scratch_create(&mine, tree.path, NULL), TRM_OK);
+    char *foreign = temp_tree_dir(&tree, "trireme-abcdef"); /* has no owner file: not ours to judge */
+    abandon(&tree, true, &kept);
+    abandon(&tree, false, &abandoned);
+    assert_int_equal(access(abandoned.path, F_OK), 0);
+    assert_int_equal(trm_scratch_create(&other, tree.path, NULL), TRM_OK);
+    assert_int_equal(access(abandoned.path, F_OK), -1);
+    assert_int_equal(access(mine.path, F_OK), 0);
+    assert_int_equal(access(kept.path, F_OK), 0);
+    assert_int_equal(access(foreign, F_OK), 0);
+    trm_scratch_close(&mine);
+    trm_scratch_close(&other);
+    temp_tree_close(&tree);
+}
+
+static void another_boot_is_left_alone(void **state)
+{
+    temp_tree tree;
+    temp_tree_init(&tree);
+    trm_scratch abandoned, mine;
+    abandon(&tree, false, &abandoned);
+    char path[TRM_SCRATCH_PATH_BYTES + 8];
+    snprintf(path, sizeof path, "%s/owner", abandoned.path);
+    FILE *owner = fopen(path, "w");
+    assert_non_null(owner);
+    fputs("00000000-1111-2222-3333-444444444444", owner);
+    fclose(owner);
+    assert_int_equal(trm_scratch_create(&mine, tree.path, NULL), TRM_OK);
+    assert_int_equal(access(abandoned.path, F_OK), 0);
+    trm_scratch_close(&mine);
+    temp_tree_close(&tree);
+}
+
+static void refusals_name_the_place(void **state)
+{
+    trm_scratch scratch;
+    trm_err err;
+    assert_int_equal(trm_scratch_create(&scratch, "/no/such/place", &err), TRM_EIO);
+    assert_non_null(strstr(err.text, "/no/such/place"));
+    char name[2048];
+    memset(name, 'a', sizeof name - 1);
+    name[0] = '/';
+    name[sizeof name - 1] = 0;
+    assert_int_equal(trm_scratch_create(&scratch, name, &err), TRM_ELIMIT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(is_private_and_removed),
+        cmocka_unit_test(abandoned_ones_are_swept),
+        cmocka_unit_test(another_boot_is_left_alone),
+        cmocka_unit_test(refusals_name_the_place),
+    };
+    return cmocka_run_group_tests_name("scratch", tests, NULL, NULL);
+}

@@ -1,0 +1,152 @@
+/* See scratch.h. */
+#include "workers/scratch.h"
+
+#include "runtime/fs.h"
+#include "runtime/machine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_PREFIX "trireme-"
+#define NAME_BYTES 14u /* "trireme-XXXXXX" */
+#define BOOT_ID_BYTES 64u
+
+/* ---- What others left behind ------------------------------------------------- */
+
+/* Whether the directory open as `dir` belongs to nobody any more; then *lock holds its
+ * lock, so that of several sweepers one removes it. */
+static bool take_abandoned(int dir, const char *boot_id, int *lock)
+{
+    struct stat about;
+    if (fstat(dir, &about) || about.st_uid != geteuid() || !faccessat(dir, "keep", F_OK, AT_SYMLINK_NOFOLLOW))
+        return false;
+    int fd = openat(dir, "owner", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    char owner[BOOT_ID_BYTES] = "";
+    ssize_t len = read(fd, owner, sizeof owner - 1);
+    /* The owner locks before it writes: a file with a boot id and no lock has no owner. Another
+     * boot may be another host of a shared file system, whose locks are not seen here. */
+    if (len <= 0 || strcmp(owner, boot_id) || flock(fd, LOCK_EX | LOCK_NB)) {
+        close(fd);
+        return false;
+    }
+    *lock = fd;
+    return true;
+}
+
+static bool remove_if_abandoned(const char *base, int base_fd, const char *name, const char *boot_id)
+{
+    int dir = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return false;
+    int lock = -1;
+    bool taken = take_abandoned(dir, boot_id, &lock);
+    close(dir);
+    if (!taken)
+        return false;
+    char path[TRM_SCRATCH_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", base, name);
+    trm_fs_remove_tree(trm_fs_posix(), path, NULL);
+    close(lock);
+    return true;
+}
+
+static void sweep(const char *base, const char *boot_id)
+{
+    DIR *entries = opendir(base);
+    if (!entries)
+        return;
+    unsigned removed = 0;
+    struct dirent *entry;
+    while (removed < TRM_SCRATCH_SWEEP_MAX && (entry = readdir(entries)))
+        if (!strncmp(entry->d_name, NAME_PREFIX, strlen(NAME_PREFIX)) && strlen(entry->d_name) == NAME_BYTES)
+            removed += remove_if_abandoned(base, dirfd(entries), entry->d_name, boot_id);
+    closedir(entries);
+}
+
+/* ---- One's own ----------------------------------------------------------------- */
+
+static trm_status lock_it(trm_scratch *self, const char *boot_id, trm_err *err)
+{
+    char path[TRM_SCRATCH_PATH_BYTES + 8];
+    snprintf(path, sizeof path, "%s/owner", self->path);
+    self->lock_fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (self->lock_fd < 0)
+        return trm_err_errno(err, TRM_EIO, errno, "%s", path);
+    /* A file system without locks gets no boot id: then nobody ever sweeps it. */
+    size_t len = strlen(boot_id);
+    if (!flock(self->lock_fd, LOCK_EX | LOCK_NB) && write(self->lock_fd, boot_id, len) != (ssize_t)len)
+        return trm_err_errno(err, TRM_EIO, errno, "%s", path);
+    return TRM_OK;
+}
+
+static trm_status make_below(const trm_scratch *self, const char *name, char *out, trm_err *err)
+{
+    int len = snprintf(out, TRM_SCRATCH_PATH_BYTES, "%s/%s", self->path, name);
+    if (len < 0 || (size_t)len >= TRM_SCRATCH_PATH_BYTES)
+        return trm_err_set(err, TRM_ELIMIT, "too long a name: %s/%s", self->path, name);
+    if (mkdir(out, 0700))
+        return trm_err_errno(err, TRM_EIO, errno, "%s", out);
+    return TRM_OK;
+}
+
+trm_status trm_scratch_create(trm_scratch *out, const char *base, trm_err *err)
+{
+    trm_scratch self = {.lock_fd = -1};
+    char boot_id[BOOT_ID_BYTES];
+    trm_machine_boot_id(boot_id, sizeof boot_id);
+    if (strlen(base) + NAME_BYTES + 16 > TRM_SCRATCH_PATH_BYTES)
+        return trm_err_set(err, TRM_ELIMIT, "the scratch directory's name is longer than %u bytes: %.200s…",
+                           TRM_SCRATCH_PATH_BYTES - NAME_BYTES - 16, base);
+    if (boot_id[0])
+        sweep(base, boot_id);
+    snprintf(self.path, sizeof self.path, "%s/%sXXXXXX", base, NAME_PREFIX);
+    if (!mkdtemp(self.path))
+        return trm_err_errno(err, TRM_EIO, errno, "cannot make a private directory in the scratch directory %s",
+                             base);
+    trm_status status = lock_it(&self, boot_id, err);
+    if (!status)
+        status = make_below(&self, "runs", self.runs, err);
+    if (!status)
+        status = make_below(&self, "output", self.output, err);
+    if (status) {
+        trm_scratch_remove(&self, NULL);
+        trm_scratch_close(&self);
+        return status;
+    }
+    *out = self;
+    return TRM_OK;
+}
+
+trm_status trm_scratch_remove(const trm_scratch *self, trm_err *err)
+{
+    return trm_fs_remove_tree(trm_fs_posix(), self->path, err);
+}
+
+trm_status trm_scratch_mark_kept(const trm_scratch *self, bool keep, trm_err *err)
+{
+    char path[TRM_SCRATCH_PATH_BYTES + 8];
+    snprintf(path, sizeof path, "%s/keep", self->path);
+    if (!keep)
+        return unlink(path) && errno != ENOENT ? trm_err_errno(err, TRM_EIO, errno, "%s", path) : TRM_OK;
+    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return trm_err_errno(err, TRM_EIO, errno, "%s", path);
+    close(fd);
+    return TRM_OK;
+}
+
+void trm_scratch_close(trm_scratch *self)
+{
+    if (self->lock_fd >= 0)
+        close(self->lock_fd);
+    self->lock_fd = -1;
+}

@@ -1,0 +1,44 @@
+/* A rank's private directory for what need not outlive the launch: runs, spills, output
+ * of kernels.
+ *
+ *     SCRATCH/trireme-XXXXXX/      0700, a name that nobody can guess (mkdtemp)
+ *         owner                    the boot of the kernel it was made under; locked (flock)
+ *                                  by rank and supervisor for as long as one of them lives
+ *         keep                     there when the directory is to stay
+ *         runs/                    the run store
+ *         output/                  what each executor's kernels print
+ *
+ * Whoever of rank and supervisor leaves last removes it. What both left behind (a batch
+ * system ended every process of the host at once) is removed by the next rank that makes a
+ * directory in the same place: one of this user, of this boot, whose lock is free and that
+ * is not to be kept.
+ */
+#ifndef TRM_WORKERS_SCRATCH_H
+#define TRM_WORKERS_SCRATCH_H
+
+#include "runtime/status.h"
+
+#include <stdbool.h>
+
+#define TRM_SCRATCH_PATH_BYTES 960u /* with the name of a run in it, a path stays under 1024 */
+#define TRM_SCRATCH_SWEEP_MAX 256u  /* abandoned directories removed by one call */
+
+typedef struct trm_scratch {
+    char path[TRM_SCRATCH_PATH_BYTES];
+    char runs[TRM_SCRATCH_PATH_BYTES];
+    char output[TRM_SCRATCH_PATH_BYTES];
+    int lock_fd; /* of `owner`; inherited by the supervisor */
+} trm_scratch;
+
+/* Removes what was abandoned in `base`, which must be there, and makes a directory in it.
+ * TRM_ELIMIT for a path that is too long, else TRM_EIO or TRM_ENOSPACE with the path. */
+trm_status trm_scratch_create(trm_scratch *out, const char *base, trm_err *err);
+/* Removes the directory and what is in it; TRM_OK when it is gone already. Does not
+ * unlock: processes that share the lock call it one after the other. */
+trm_status trm_scratch_remove(const trm_scratch *self, trm_err *err);
+/* Marks the directory so that nobody's sweep takes it, or takes the mark away. */
+trm_status trm_scratch_mark_kept(const trm_scratch *self, bool keep, trm_err *err);
+/* Lets go of the lock in this process. */
+void trm_scratch_close(trm_scratch *self);
+
+#endif
