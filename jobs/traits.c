@@ -80,6 +80,10 @@ static trm_status check_rest(const trm_job *job, trm_err *err)
     if (job->partition && job->partitioner != TRM_PARTITION_HASH)
         return trm_err_set(err, TRM_EJOB, "job '%s' has a partition function and a partitioner: choose one",
                            job->name);
+    if (job->compare && job->partitioner == TRM_PARTITION_RANGE)
+        return trm_err_set(err, TRM_EJOB,
+                           "job '%s' has a compare, but TRM_PARTITION_RANGE cuts by unsigned bytes: give it a partition",
+                           job->name);
     if ((unsigned)job->output > TRM_OUTPUT_RAW)
         return trm_err_set(err, TRM_EJOB, "job '%s': there is no output format %u", job->name, (unsigned)job->output);
     if ((unsigned)job->key_type > TRM_F64 || (unsigned)job->value_type > TRM_F64)

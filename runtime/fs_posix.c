@@ -156,6 +156,11 @@ static trm_status posix_sync(trm_file *file, trm_err *err)
     return TRM_OK;
 }
 
+static void posix_write_back(trm_file *file, uint64_t offset, uint64_t len)
+{
+    (void)sync_file_range(fd_of(file), (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
+}
+
 static trm_status posix_sync_dir(trm_fs *fs, const char *path, trm_err *err)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -311,6 +316,7 @@ static const trm_fs_ops posix_ops = {
     .list = posix_list,
     .remove_tree = posix_remove_tree,
     .lock = posix_lock,
+    .write_back = posix_write_back,
 };
 
 trm_fs *trm_fs_posix(void)

@@ -12,6 +12,7 @@ static int map(trm_task *task, const trm_record *record) { return 0; }
 static int reduce(trm_task *task, const void *key, size_t key_len, trm_values *values) { return 0; }
 static int finish(trm_task *task, const void *key, size_t key_len, const void *data) { return 0; }
 static uint32_t partition(trm_task *task, const void *key, size_t key_len, uint32_t partitions) { return 0; }
+static int compare(const void *a, size_t a_len, const void *b, size_t b_len) { return 0; }
 static void init(void *data, const void *value, size_t len) {}
 static void merge(void *data, const void *other) {}
 static const trm_fold fold8 = {8, init, init, merge};
@@ -91,6 +92,7 @@ static trm_job mistake(unsigned number)
     case 24: job.value_type = (trm_type)-1; break;
     case 25: job.counters = twins; break;
     case 26: job.counters = spaced; break;
+    case 27: job.partitioner = TRM_PARTITION_RANGE; job.compare = compare; break;
     default: job.name = NULL, job.magic = 0; break;
     }
     return job;
@@ -100,7 +102,7 @@ static void mistakes_are_refused(void **state)
 {
     trm_traits traits;
     trm_err err;
-    for (unsigned i = 0; i <= 26; i++) {
+    for (unsigned i = 0; i <= 27; i++) {
         trm_job job = mistake(i);
         err.text[0] = 0;
         if (trm_traits_of(&traits, &job, &err) != TRM_EJOB)
