@@ -61,7 +61,7 @@ _Noreturn void trm_executor_main(const trm_executor_args *args);
  * Only then may user code run. */
 void trm_executor_prepare(trm_executor_args *args);
 /* Notes in `fault` what a signal or exit() that ends this process looked like, and has the
- * stack printed. Sanitizers print their own. */
+ * stack printed. Takes the place of a sanitizer's handlers: a crash is the same in every build. */
 void trm_executor_watch_faults(trm_fault *fault);
 
 #endif

@@ -178,7 +178,6 @@ void trm_executor_watch_faults(trm_fault *fault)
     noted = fault;
     noting_pid = getpid();
     atexit(on_exit_called);
-#ifndef TRM_SANITIZED
     static char stack[SIGNAL_STACK_BYTES];
     stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
     void *frame;
@@ -189,7 +188,4 @@ void trm_executor_watch_faults(trm_fault *fault)
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         sigaction(numbers[i], &action, NULL);
-#else
-    (void)on_fault;
-#endif
 }
