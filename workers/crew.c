@@ -156,6 +156,13 @@ static bool is_order(const trm_order *order, const trm_report *report)
     return order->phase == report->phase && order->task == report->task && order->attempt == report->attempt;
 }
 
+/* How many bytes come before the first `end`, or all. */
+static size_t bytes_before(const char *text, size_t len, char end)
+{
+    const char *at = len ? memchr(text, end, len) : NULL;
+    return at ? (size_t)(at - text) : len;
+}
+
 /* A report must be of the order that is next in the executor's hands. */
 static bool take_report(trm_crew *self, unsigned executor, trm_reader *in, trm_crew_event *out)
 {
@@ -171,6 +178,9 @@ static bool take_report(trm_crew *self, unsigned executor, trm_reader *in, trm_c
     member->finished++;
     out->kind = TRM_CREW_REPORT;
     out->status = (trm_status)out->report.status;
+    if (out->status) /* the sentence; what was printed comes on lines after it */
+        snprintf(out->err.text, sizeof out->err.text, "%.*s",
+                 (int)bytes_before(out->report.text, out->report.text_len, '\n'), out->report.text);
     out->report.executor = executor;
     return true;
 }

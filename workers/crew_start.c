@@ -16,7 +16,7 @@
 #define MEMORY_PART_NUMERATOR 4u /* of what the machine has, all ranks of a host together … */
 #define MEMORY_PART_DENOMINATOR 5u
 #define RANK_PART_DENOMINATOR 8u /* … of which the rank itself keeps an eighth: messages, plan, job table */
-#define EXECUTOR_MEMORY_BYTES_MIN (8ull << 20)
+#define EXECUTOR_MEMORY_BYTES_MIN (4ull << 20)
 #define DIED_SOCKET_BYTES (1u << 20) /* room for DIED of every executor */
 
 void trm_crew_free(trm_crew *self)

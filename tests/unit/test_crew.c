@@ -58,6 +58,7 @@ typedef enum misdeed {
     CLOSE_ALL,
     LONG_TEXT,
     PRINT_TO_STDOUT,
+    LARGE_SAMPLE,
     MISDEEDS
 } misdeed;
 
@@ -98,7 +99,7 @@ static void write_to(uintptr_t where)
 static void leak(void)
 {
     for (unsigned i = 0; i < 4096; i++) {
-        char *more = malloc(1 << 20);
+        char *volatile more = malloc(1 << 20); /* or a compiler leaves it out */
         if (!more)
             break;
         memset(more, 1, 1 << 20);
@@ -197,6 +198,13 @@ static trm_status run(void *job, const trm_order *order, trm_report *report, trm
         memset(err->text, 'x', sizeof err->text - 1);
         err->text[sizeof err->text - 1] = 0;
         return TRM_EKERNEL;
+    case LARGE_SAMPLE: {
+        static uint8_t sample[TRM_SAMPLE_BYTES_MAX];
+        memset(sample, (int)order->attempt, sizeof sample);
+        report->sample = sample;
+        report->sample_len = sizeof sample;
+        break;
+    }
     case PRINT_TO_STDOUT:
         printf("to standard output\n");
         return trm_err_set(err, TRM_EKERNEL, "it printed");
@@ -216,6 +224,14 @@ static trm_status open_crashes(const trm_executor_place *place, void **job, trm_
     abort();
 }
 
+static trm_status open_loops(const trm_executor_place *place, void **job, trm_traits *traits, trm_err *err)
+{
+    for (volatile bool forever = true; forever;)
+        poll(NULL, 0, 1000);
+    return TRM_OK;
+}
+
+static const trm_executor_ops loops = {.open = open_loops, .setup = set_up, .run = run};
 static const trm_executor_ops misdeeds = {.open = open_fine, .setup = set_up, .run = run};
 static const trm_executor_ops refused = {.open = open_refused, .setup = set_up, .run = run};
 static const trm_executor_ops crashes = {.open = open_crashes, .setup = set_up, .run = run};
@@ -427,6 +443,26 @@ static void a_full_queue_takes_nothing(void **state)
     stop(&it);
 }
 
+/* Far more than the ring holds: the executor waits, and nothing is lost. */
+static void large_reports_wait_for_room(void **state)
+{
+    fixture it;
+    init(&it, 1);
+    start(&it);
+    trm_order orders[TRM_CREW_QUEUE_MAX];
+    for (unsigned i = 0; i < TRM_CREW_QUEUE_MAX; i++)
+        orders[i] = (trm_order){.phase = TRM_PHASE_SAMPLE, .task = LARGE_SAMPLE, .attempt = i};
+    assert_int_equal(trm_crew_submit(it.crew, 0, orders, TRM_CREW_QUEUE_MAX), TRM_OK);
+    for (unsigned i = 0; i < TRM_CREW_QUEUE_MAX; i++) {
+        trm_crew_event *event = next(&it);
+        assert_int_equal(event->kind, TRM_CREW_REPORT);
+        assert_int_equal(event->report.attempt, i);
+        assert_int_equal(event->report.sample_len, TRM_SAMPLE_BYTES_MAX);
+        assert_int_equal(event->report.sample[TRM_SAMPLE_BYTES_MAX - 1], i & 0xff);
+    }
+    stop(&it);
+}
+
 /* The misdeed in the middle of orders: the one before is reported, it alone has run, the
  * ones after it are given back, and the replacement runs them. */
 static trm_crew_event misbehave(fixture *it, misdeed what, trm_status status)
@@ -533,6 +569,7 @@ static void a_failure_carries_what_was_printed(void **state)
     submit(&it, 0, FAIL_AND_PRINT);
     expect_report(&it, FAIL_AND_PRINT, TRM_EKERNEL);
     text_of(&it, text, sizeof text);
+    assert_string_equal(it.event.err.text, "the map said no");
     assert_says(text, "the map said no\n");
     assert_says(text, "first line\nsecond ?[31mline");
     submit(&it, 0, PRINT_TO_STDOUT);
@@ -689,6 +726,23 @@ static void a_kernel_that_crashes_on_loading_is_given_up(void **state)
     assert_int_equal(event->status, TRM_EJOB);
     assert_says(event->err.text, "SIGABRT");
     assert_int_equal(trm_crew_next(it.crew, event), TRM_AGAIN);
+    stop(&it);
+}
+
+static void a_kernel_that_loops_on_loading_is_ended(void **state)
+{
+    fixture it;
+    init(&it, 1);
+    it.spec.task_timeout_ms = 50;
+    start_with(&it, &loops);
+    trm_crew_event *event = next(&it);
+    while (event->kind == TRM_CREW_DIED) {
+        assert_int_equal(event->status, TRM_ETIMEOUT);
+        event = next(&it);
+    }
+    assert_int_equal(event->kind, TRM_CREW_READY);
+    assert_int_equal(event->status, TRM_EJOB);
+    assert_says(event->err.text, "--task-timeout of 0.05 s while it was loading the kernel");
     stop(&it);
 }
 
@@ -893,6 +947,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(orders_are_run_and_reported_in_order),
         cmocka_unit_test(a_full_queue_takes_nothing),
+        cmocka_unit_test(large_reports_wait_for_room),
         cmocka_unit_test(a_crash_costs_one_attempt),
         cmocka_unit_test(a_crash_says_where),
         cmocka_unit_test(a_loop_is_ended),
@@ -905,6 +960,7 @@ int main(void)
         cmocka_unit_test(death_while_idle_costs_nothing),
         cmocka_unit_test(a_refused_kernel_is_said),
         cmocka_unit_test(a_kernel_that_crashes_on_loading_is_given_up),
+        cmocka_unit_test(a_kernel_that_loops_on_loading_is_ended),
         cmocka_unit_test(a_bad_plan_fails_the_attempts),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(nothing_is_left_when_the_rank_dies),

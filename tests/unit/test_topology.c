@@ -116,6 +116,52 @@ static void a_restricted_mask_is_respected(void **state)
     in_child(with_one_cpu);
 }
 
+/* On a made-up machine of two nodes with two cores each, of which the launcher gave this rank
+ * one node: of four ranks two share it, and nobody knows which. */
+static int half_a_machine(int cpu)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) || !CPU_ISSET(0, &set) || !CPU_ISSET(1, &set))
+        return 0; /* needs processors 0 and 1 */
+    CPU_ZERO(&set);
+    CPU_SET(0, &set);
+    CPU_SET(1, &set);
+    if (sched_setaffinity(0, sizeof set, &set))
+        return 1;
+    setenv("HWLOC_SYNTHETIC", "numa:2 core:2 pu:1", 1);
+    setenv("HWLOC_THISSYSTEM", "1", 1);
+    char text[TRM_PLACE_TEXT_BYTES];
+    trm_topology *topology;
+    if (trm_topology_create(&topology, NULL) || trm_topology_machine_cores(topology) != 4 ||
+        trm_topology_cores(topology) != 2)
+        return 2;
+    trm_topology_describe(topology, TRM_GRAIN_CORE, 1, text, sizeof text);
+    if (strcmp(text, "core 1 (cpus 1), NUMA node 0"))
+        return 3;
+    trm_topology_describe(topology, TRM_GRAIN_NUMA, 1, text, sizeof text);
+    if (strcmp(text, "cpus 0-1, NUMA node 0"))
+        return 4;
+    trm_topology_share(topology, 3, 4, false);
+    trm_topology_describe(topology, TRM_GRAIN_CORE, 0, text, sizeof text);
+    if (trm_topology_cores(topology) != 1 || strcmp(text, "cpus 0-1"))
+        return 5;
+    trm_topology_destroy(topology);
+    /* As many ranks as nodes: the node is this rank's own. */
+    if (trm_topology_create(&topology, NULL))
+        return 6;
+    trm_topology_share(topology, 1, 2, false);
+    trm_topology_describe(topology, TRM_GRAIN_CORE, 3, text, sizeof text);
+    if (trm_topology_cores(topology) != 2 || strcmp(text, "core 1 (cpus 1), NUMA node 0"))
+        return 7;
+    trm_topology_destroy(topology);
+    return 0;
+}
+
+static void a_part_of_the_machine_is_shared_by_number(void **state)
+{
+    in_child(half_a_machine);
+}
+
 static int bound_to_a_core(int cpu)
 {
     trm_topology *topology;
@@ -218,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cores_and_text_are_sane),     cmocka_unit_test(a_shared_set_is_divided),
         cmocka_unit_test(a_restricted_mask_is_respected), cmocka_unit_test(binding_takes_one_core),
+        cmocka_unit_test(a_part_of_the_machine_is_shared_by_number),
         cmocka_unit_test(the_launcher_says_which_rank), cmocka_unit_test(memory_is_the_least_of_all),
     };
     return cmocka_run_group_tests_name("topology", tests, NULL, NULL);
