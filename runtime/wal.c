@@ -194,6 +194,33 @@ static trm_status write_batch(trm_wal *self, trm_wal_batch *batch, trm_err *err)
     return status;
 }
 
+static trm_status append_batch(trm_wal *self, trm_wal_batch *batch, trm_err *err)
+{
+    uint64_t need = wal_round_up(batch->bytes.len, TRM_WAL_BLOCK_BYTES);
+    trm_status status = TRM_OK;
+    if (self->offset + need > self->segments[self->segments_len - 1].capacity)
+        status = wal_roll(self, need, err);
+    if (status == TRM_OK)
+        status = write_batch(self, batch, err);
+    if (status != TRM_OK)
+        return status;
+    apply_batch(self, batch);
+    return self->failed ? refuse(self, err) : TRM_OK;
+}
+
+/* Without its record the entries that follow would be read as a gap. */
+static trm_status append_reset(trm_wal *self, trm_err *err)
+{
+    trm_wal_batch batch;
+    trm_wal_batch_init(&batch);
+    wal_batch_reset_to(&batch, self->state.base_index, self->state.base_term);
+    trm_status status = trm_wal_batch_ok(&batch) ? append_batch(self, &batch, err)
+                                                 : trm_err_set(err, TRM_ENOMEM, "no memory for the log");
+    self->reset_due = status != TRM_OK;
+    trm_wal_batch_close(&batch);
+    return status;
+}
+
 trm_status trm_wal_write(trm_wal *self, trm_wal_batch *batch, trm_err *err)
 {
     if (self->failed)
@@ -205,16 +232,8 @@ trm_status trm_wal_write(trm_wal *self, trm_wal_batch *batch, trm_err *err)
     if (batch->bytes.len > TRM_WAL_BATCH_BYTES_MAX)
         return trm_err_set(err, TRM_ELIMIT, "%zu bytes are to be logged at once; at most %u can be",
                            batch->bytes.len, TRM_WAL_BATCH_BYTES_MAX);
-    uint64_t need = wal_round_up(batch->bytes.len, TRM_WAL_BLOCK_BYTES);
-    trm_status status = TRM_OK;
-    if (self->offset + need > self->segments[self->segments_len - 1].capacity)
-        status = wal_roll(self, need, err);
-    if (status == TRM_OK)
-        status = write_batch(self, batch, err);
-    if (status != TRM_OK)
-        return status;
-    apply_batch(self, batch);
-    return self->failed ? refuse(self, err) : TRM_OK;
+    trm_status status = self->reset_due ? append_reset(self, err) : TRM_OK;
+    return status == TRM_OK ? append_batch(self, batch, err) : status;
 }
 
 trm_status trm_wal_sync(trm_wal *self, trm_err *err)
@@ -230,16 +249,10 @@ trm_status trm_wal_sync(trm_wal *self, trm_err *err)
     return TRM_OK;
 }
 
-trm_status wal_write_reset(trm_wal *self, uint64_t index, uint64_t term, trm_err *err)
+trm_status wal_write_reset(trm_wal *self, trm_err *err)
 {
-    trm_wal_batch batch;
-    trm_wal_batch_init(&batch);
-    wal_batch_reset_to(&batch, index, term);
-    trm_status status = trm_wal_write(self, &batch, err);
-    if (status == TRM_OK)
-        status = trm_wal_sync(self, err);
-    trm_wal_batch_close(&batch);
-    return status;
+    trm_status status = append_reset(self, err);
+    return status == TRM_OK ? trm_wal_sync(self, err) : status;
 }
 
 /* ---- Questions. ---- */

@@ -78,6 +78,7 @@ struct trm_wal {
     uint8_t *aside_config;
     uint32_t aside_crc;
     uint64_t aside_at;
+    bool reset_due; /* the snapshot has voided all entries; a record must say so before the next ones */
     unsigned repairs;
     trm_status failed; /* for good */
     trm_err why;
@@ -92,7 +93,7 @@ trm_status wal_fail(trm_wal *self, trm_status status, trm_err *err);
 void wal_batch_reset_to(trm_wal_batch *self, uint64_t index, uint64_t term);
 /* Begins a new segment that has room for `need` bytes of records. */
 trm_status wal_roll(trm_wal *self, uint64_t need, trm_err *err);
-/* Writes and syncs such a record alone. */
-trm_status wal_write_reset(trm_wal *self, uint64_t index, uint64_t term, trm_err *err);
+/* Writes and syncs such a record when reset_due; when the disk is full it stays due. */
+trm_status wal_write_reset(trm_wal *self, trm_err *err);
 
 #endif

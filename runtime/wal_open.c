@@ -85,10 +85,9 @@ static trm_status tidy(trm_wal *self, const wal_scan *scan, trm_err *err)
         status = remove_numbered(self, WAL_SNAPSHOT_FORMAT, scan->snapshots[i], err);
         repaired(self, "removed a snapshot that a newer one replaces");
     }
-    for (size_t i = 0; i + scan->segments_len < scan->sequences_len && status == TRM_OK; i++) {
+    /* No repair: a compaction leaves the newest segment, which may be covered by now. */
+    for (size_t i = 0; i + scan->segments_len < scan->sequences_len && status == TRM_OK; i++)
         status = remove_numbered(self, WAL_SEGMENT_FORMAT, scan->sequences[i], err);
-        repaired(self, "removed a segment that the snapshot covers");
-    }
     return status;
 }
 
@@ -177,7 +176,10 @@ static trm_status load(trm_wal *self, wal_scan *scan, trm_err *err)
         status = open_newest(self, scan, err);
     if (status == TRM_OK && scan->reset) {
         repaired(self, "dropped entries that the snapshot has made void");
-        status = wal_write_reset(self, self->snapshot.index, self->snapshot.term, err);
+        self->reset_due = true;
+        status = wal_write_reset(self, err);
+        if (!self->failed) /* then it is tried again with the next write */
+            status = TRM_OK;
     }
     return status;
 }

@@ -119,9 +119,9 @@ trm_status trm_wal_snapshot_commit(trm_wal *self, trm_err *err)
     }
     if (wal_state_cover(&self->state, self->snapshot.index, self->snapshot.term))
         return TRM_OK;
-    status = wal_write_reset(self, self->snapshot.index, self->snapshot.term, err);
-    /* Without that record the entries that follow would be read as a gap. */
-    return status == TRM_OK ? status : wal_fail(self, status, err);
+    self->reset_due = true;
+    status = wal_write_reset(self, err);
+    return self->failed ? status : TRM_OK; /* if not failed for good, it is tried again with the next write */
 }
 
 trm_status trm_wal_snapshot_read(trm_wal *self, uint64_t offset, void *out, size_t len, size_t *got, trm_err *err)

@@ -128,7 +128,7 @@ static trm_status mem_write_at(trm_file *base, uint64_t offset, const void *byte
     bool stopped = self->stop_set && self->stop_after == 0;
     if (status == TRM_OK && !file->may_write)
         return trm_err_set(err, TRM_EIO, "cannot write %s: Bad file descriptor", file->path);
-    if (status == TRM_OK)
+    if (status == TRM_OK && len > 0)
         status = room_for(file, offset + len, err);
     if (status != TRM_OK) {
         /* A part may have got through, but not into new room. */
