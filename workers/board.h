@@ -38,7 +38,7 @@ typedef struct trm_fault {
 typedef struct trm_lane {
     trm_board board;
     trm_fault fault;
-    uint64_t pid;         /* of the present executor, 0: none; written by the supervisor */
+    uint64_t pid;         /* of the present executor; 0: it is dead, and the supervisor says so */
     uint64_t words_end;   /* bytes that were ever written to `words` in this generation */
     uint64_t words_since; /* words_end at the begin of the running attempt; written by the executor */
     uint32_t words_busy;  /* 1: the supervisor is between the pipe and words_end */

@@ -189,6 +189,7 @@ static void drain_orders(int fd)
 static _Noreturn void become_executor(supervisor *self, unsigned index, int output_fd)
 {
     const trm_supervisor_args *args = self->args;
+    lane_of(self, index)->pid = (uint64_t)getpid(); /* before it can say READY */
     trm_executor_args executor = {
         .place = {.spec = args->spec,
                   .run_store = args->scratch->runs,
@@ -230,7 +231,6 @@ static void spawn(supervisor *self, unsigned index)
         return;
     }
     setpgid(pid, pid); /* as the child does: whoever is first */
-    lane_of(self, index)->pid = (uint64_t)pid;
     at->life = LIFE_ALIVE;
 }
 
