@@ -59,7 +59,9 @@ void trm_executor_env_close(trm_executor_env *env);
  * run store under trm_run_name, or a part, synced, in attempt_dir under
  * trm_part_attempt_name); otherwise err says why and nothing is left. `report` has phase,
  * task, attempt set by the caller; counters, output_* and sample are filled in (sample is
- * valid until the next attempt). An attempt allocates and opens nothing that it does not
+ * valid until the next attempt). A reduce that fails because an input cannot be read (TRM_ELOST,
+ * TRM_ECORRUPT) says in `sample` which map has to be run again: one trm_output_at, its rank
+ * UINT32_MAX. An attempt allocates and opens nothing that it does not
  * need. The caller keeps task_key, attempt, began_ns and orders_done of the board. */
 trm_status trm_map_task_run(trm_executor_env *env, const trm_order *order, trm_report *report, trm_err *err);
 trm_status trm_reduce_task_run(trm_executor_env *env, const trm_order *order, trm_report *report, trm_err *err);
