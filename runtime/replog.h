@@ -126,7 +126,7 @@ typedef struct trm_replog_local_config {
     const char *dir;           /* made when missing; private (0700) */
     uint32_t rank;             /* of this process: who leads */
     uint64_t log_id;           /* marks a log when it is made (entropy); 0 is allowed */
-    uint32_t sync_interval_us; /* a sync begins at most so often; 0: 1000 */
+    uint32_t sync_interval_us; /* a sync begins at most so often; 0: 2000 */
     size_t pending_bytes_max;  /* undecided commands; 0: 16 MiB */
     size_t snapshot_bytes;     /* logged bytes after which wants_snapshot; 0: 16 MiB */
 } trm_replog_local_config;

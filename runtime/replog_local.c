@@ -29,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SYNC_INTERVAL_US 1000u
+#define SYNC_INTERVAL_US 2000u
 #define PENDING_BYTES_MAX (16u * 1024u * 1024u)
 #define PENDING_BYTES_LIMIT (32u * 1024u * 1024u) /* the batch must fit a segment */
 #define SNAPSHOT_BYTES (16u * 1024u * 1024u)

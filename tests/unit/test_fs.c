@@ -201,6 +201,29 @@ static void a_file_that_may_not_grow_is_an_error(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 }
 
+static void what_the_system_refuses_is_said(void **state)
+{
+    trm_fs *fs = trm_fs_posix();
+    trm_file *file;
+    assert_int_equal(trm_fs_write_whole(fs, in("f"), "1", 1, 0, &err), TRM_OK);
+    assert_int_equal(fs->ops->open(fs, in("f"), TRM_FS_READ, &file, &err), TRM_OK);
+    assert_int_equal(fs->ops->truncate(file, 0, &err), TRM_EIO);
+    assert_non_null(strstr(err.text, in("f")));
+    assert_int_equal(fs->ops->allocate(file, 10, &err), TRM_EIO);
+    assert_int_equal(fs->ops->lock(file, &err), TRM_EIO);
+    fs->ops->close(file);
+    assert_int_equal(symlink("nowhere", in("dangling")), 0);
+    assert_int_equal(fs->ops->make_dir(fs, in("dangling"), 0, &err), TRM_ELOST);
+    assert_int_equal(trm_fs_remove_tree(fs, in("f/x"), &err), TRM_ELOST);
+    assert_int_equal(fs->ops->remove(fs, in("f/x"), &err), TRM_ELOST);
+    char path[TRM_FS_PATH_BYTES_MAX + 10];
+    memset(path, 'p', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    assert_int_equal(trm_fs_write_whole(fs, path, "1", 1, 0, &err), TRM_EIO);
+    path[TRM_FS_PATH_BYTES_MAX - 2] = '\0';
+    assert_int_equal(trm_fs_write_whole(fs, path, "1", 1, 0, &err), TRM_EIO);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -214,6 +237,7 @@ int main(void)
         TEST(names_are_listed),
         TEST(a_lock_excludes_another_opening),
         TEST(a_file_that_may_not_grow_is_an_error),
+        TEST(what_the_system_refuses_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

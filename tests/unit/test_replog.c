@@ -203,6 +203,135 @@ static void images_are_restored_and_shorten_the_log(void **state)
     trm_replog_close(log);
 }
 
+/* The real file system, failing when told to. The log's thread calls it. */
+static _Atomic(trm_status) write_fault, large_write_fault, sync_fault;
+
+static trm_status faulty_write_at(trm_file *file, uint64_t offset, const void *bytes, size_t len, trm_err *why)
+{
+    if (write_fault)
+        return trm_err_set(why, write_fault, "writing fails");
+    if (large_write_fault && len > 4096)
+        return trm_err_set(why, large_write_fault, "writing much fails");
+    return trm_fs_posix()->ops->write_at(file, offset, bytes, len, why);
+}
+
+static trm_status faulty_sync(trm_file *file, trm_err *why)
+{
+    if (sync_fault)
+        return trm_err_set(why, sync_fault, "syncing fails");
+    return trm_fs_posix()->ops->sync(file, why);
+}
+
+static trm_replog *open_faulty(void)
+{
+    static trm_fs_ops ops;
+    static trm_fs faulty = {&ops};
+    ops = *trm_fs_posix()->ops;
+    ops.write_at = faulty_write_at;
+    ops.sync = faulty_sync;
+    write_fault = large_write_fault = sync_fault = TRM_OK;
+    trm_replog_local_config config = {.fs = &faulty, .dir = root, .rank = 3, .snapshot_bytes = 1000};
+    trm_replog *log;
+    assert_int_equal(trm_replog_local_open(&log, &config, &err), TRM_OK);
+    return log;
+}
+
+static trm_status health_of(trm_replog *log)
+{
+    trm_replog_state now;
+    trm_replog_state_get(log, &now);
+    return now.health;
+}
+
+static void a_full_disk_refuses_and_goes_on(void **state)
+{
+    trm_replog *log = open_faulty();
+    trm_replog_state now;
+    uint64_t index;
+    propose_number(log, 1);
+    settle(log);
+    write_fault = TRM_ENOSPACE;
+    propose_number(log, 2);
+    propose_number(log, 3);
+    while (health_of(log) == TRM_OK)
+        turn(log);
+    assert_int_equal(trm_replog_propose(log, "x", 1, &index, &err), TRM_ENOSPACE);
+    trm_replog_state_get(log, &now);
+    assert_true(now.committed == 1 && now.proposed == 3);
+    assert_string_equal(now.why, "writing fails");
+    write_fault = TRM_OK;
+    while (health_of(log) != TRM_OK)
+        turn(log);
+    settle(log);
+    propose_number(log, 4);
+    settle(log);
+    expect_numbers(log, 1, 4);
+    trm_replog_close(log);
+    log = open_log(0, 0);
+    expect_numbers(log, 1, 4);
+    trm_replog_close(log);
+}
+
+static void closing_on_a_full_disk_gives_up(void **state)
+{
+    trm_replog *log = open_faulty();
+    write_fault = TRM_ENOSPACE;
+    propose_number(log, 1);
+    while (health_of(log) == TRM_OK)
+        turn(log);
+    trm_replog_close(log);
+    log = open_log(0, 0);
+    expect_numbers(log, 1, 0);
+    trm_replog_close(log);
+}
+
+static void a_failed_sync_is_for_good(void **state)
+{
+    trm_replog *log = open_faulty();
+    uint64_t index;
+    sync_fault = TRM_EIO;
+    propose_number(log, 1);
+    while (health_of(log) == TRM_OK)
+        turn(log);
+    assert_int_equal(trm_replog_propose(log, "x", 1, &index, &err), TRM_EIO);
+    assert_string_equal(err.text, "syncing fails");
+    trm_replog_item item;
+    assert_int_equal(trm_replog_next(log, &item), TRM_AGAIN);
+    trm_replog_close(log);
+}
+
+static void an_image_that_cannot_be_saved_costs_nothing(void **state)
+{
+    trm_diag_configure(TRM_DIAG_ERROR, -1);
+    trm_replog *log = open_faulty();
+    static uint8_t image[10000];
+    trm_replog_item item;
+    uint64_t count = 0;
+    large_write_fault = TRM_ENOSPACE;
+    for (int images = 0; images < 3;) { /* the third is taken when the second is done with */
+        propose_number(log, ++count);
+        settle(log);
+        assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+        images += trm_replog_snapshot(log, image, sizeof image, &err) == TRM_OK;
+    }
+    trm_replog_close(log);
+    log = open_log(0, 0);
+    expect_numbers(log, 1, count);
+    trm_replog_close(log);
+    trm_diag_configure(TRM_DIAG_WARN, -1);
+}
+
+static void a_place_that_cannot_be_used_is_said(void **state)
+{
+    trm_replog *log;
+    char path[100];
+    snprintf(path, sizeof path, "%s/file", root);
+    assert_int_equal(trm_fs_write_whole(trm_fs_posix(), path, "x", 1, 0, &err), TRM_OK);
+    trm_replog_local_config config = {.dir = path};
+    assert_int_equal(trm_replog_local_open(&log, &config, &err), TRM_EIO);
+    assert_non_null(strstr(err.text, path));
+}
+
 int main(void)
 {
     trm_diag_configure(TRM_DIAG_WARN, -1);
@@ -214,6 +343,11 @@ int main(void)
         TEST(a_second_launch_is_kept_out),
         TEST(undecided_bytes_are_bounded),
         TEST(images_are_restored_and_shorten_the_log),
+        TEST(a_full_disk_refuses_and_goes_on),
+        TEST(closing_on_a_full_disk_gives_up),
+        TEST(a_failed_sync_is_for_good),
+        TEST(an_image_that_cannot_be_saved_costs_nothing),
+        TEST(a_place_that_cannot_be_used_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

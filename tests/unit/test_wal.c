@@ -782,6 +782,59 @@ static void the_dump_says_what_is_there(void **state)
     fclose(out);
 }
 
+static char *dump_text(trm_status wanted)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    assert_int_equal(trm_wal_dump(fs, DIR, false, out, &err), wanted);
+    fclose(out);
+    return text;
+}
+
+static void expect_dump(const char *what)
+{
+    char *text = dump_text(TRM_OK);
+    if (!strstr(text, what))
+        print_message("%s", text);
+    assert_non_null(strstr(text, what));
+    free(text);
+}
+
+static void the_dump_says_what_a_crash_has_left(void **state)
+{
+    assert_int_equal(trm_fs_make_dirs(fs, DIR, 0, &err), TRM_OK);
+    free(dump_text(TRM_ELOST));
+    open_ok();
+    expect_dump("segment 1: 16384 bytes, from entry 1, term 0, no vote, commit 0");
+    put_hard(3, TRM_WAL_VOTE_NONE, 0);
+    expect_dump("term 3, no vote, commit 0");
+    put_hard(4, 8, 0);
+    put(1, 1, "first");
+    trm_wal_forget(wal);
+    put(2, 1, "second");
+    expect_dump("segment 2: 16384 bytes, from entry 2, term 4, vote for 8, commit 0");
+    trm_wal_close(wal);
+    wal = NULL;
+    size_t len;
+    uint8_t *bytes = read_file(SEGMENT_2, &len);
+    write_file(SEGMENT_2, bytes, TRM_WAL_BLOCK_BYTES + 30);
+    expect_dump("behind it an unfinished write");
+    write_file(SEGMENT_2, bytes, len);
+    free(bytes);
+    open_ok();
+    save(2, 1, "s"); /* covers segment 1, which stays until the next compaction */
+    expect_dump("1 segments before it are covered");
+    save(3, 5, "t");
+    trm_wal_close(wal);
+    wal = NULL;
+    bytes = read_file(SEGMENT_2, &len);
+    memset(bytes + 2 * TRM_WAL_BLOCK_BYTES, 0, len - 2 * TRM_WAL_BLOCK_BYTES);
+    write_file(SEGMENT_2, bytes, len); /* before the record that voids */
+    free(bytes);
+    expect_dump("entries that the snapshot has made void");
+}
+
 int main(void)
 {
     trm_diag_configure(getenv("V") ? TRM_DIAG_DEBUG : TRM_DIAG_WARN, -1);
@@ -808,6 +861,7 @@ int main(void)
         TEST(a_failed_sync_is_for_good),
         TEST(every_operation_may_fail),
         TEST(the_dump_says_what_is_there),
+        TEST(the_dump_says_what_a_crash_has_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
