@@ -45,7 +45,8 @@ static uint32_t crc_by_table(uint32_t crc, const uint8_t *at, size_t len)
 #if defined(__x86_64__)
 #include <nmmintrin.h>
 
-__attribute__((target("sse4.2"))) static uint32_t crc_by_instruction(uint32_t crc, const uint8_t *at, size_t len)
+__attribute__((target("sse4.2"))) static uint32_t crc_by_instruction(uint32_t crc, const uint8_t *at,
+                                                                     size_t len)
 {
     uint64_t wide = crc;
     for (; len >= 8; at += 8, len -= 8)
@@ -62,7 +63,10 @@ static crc_function choose(void)
     return __builtin_cpu_supports("sse4.2") ? crc_by_instruction : crc_by_table;
 }
 #else
-static crc_function choose(void) { return crc_by_table; }
+static crc_function choose(void)
+{
+    return crc_by_table;
+}
 #endif
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -27,7 +27,8 @@ static trm_status parent_of(const char *path, char out[TRM_FS_PATH_BYTES_MAX], t
 }
 
 /* Writes `bytes` into a new file `aside` and makes its content durable. */
-static trm_status write_aside(trm_fs *fs, const char *aside, const void *bytes, size_t len, int flags, trm_err *err)
+static trm_status write_aside(trm_fs *fs, const char *aside, const void *bytes, size_t len, int flags,
+                              trm_err *err)
 {
     trm_status status = fs->ops->remove(fs, aside, err);
     if (status != TRM_OK && status != TRM_ELOST)
@@ -44,7 +45,8 @@ static trm_status write_aside(trm_fs *fs, const char *aside, const void *bytes, 
     return status;
 }
 
-trm_status trm_fs_write_whole(trm_fs *fs, const char *path, const void *bytes, size_t len, int flags, trm_err *err)
+trm_status trm_fs_write_whole(trm_fs *fs, const char *path, const void *bytes, size_t len, int flags,
+                              trm_err *err)
 {
     char parent[TRM_FS_PATH_BYTES_MAX], aside[TRM_FS_PATH_BYTES_MAX];
     trm_status status = parent_of(path, parent, err);
@@ -62,7 +64,8 @@ trm_status trm_fs_write_whole(trm_fs *fs, const char *path, const void *bytes, s
     return fs->ops->sync_dir(fs, parent, err);
 }
 
-trm_status trm_fs_read_whole(trm_fs *fs, const char *path, size_t max, uint8_t **out, size_t *len, trm_err *err)
+trm_status trm_fs_read_whole(trm_fs *fs, const char *path, size_t max, uint8_t **out, size_t *len,
+                             trm_err *err)
 {
     trm_file *file;
     trm_status status = fs->ops->open(fs, path, TRM_FS_READ, &file, err);
@@ -81,7 +84,8 @@ trm_status trm_fs_read_whole(trm_fs *fs, const char *path, size_t max, uint8_t *
     }
     bytes = malloc((size_t)size + 1);
     if (!bytes) {
-        status = trm_err_set(err, TRM_ENOMEM, "no memory for the %llu bytes of %s", (unsigned long long)size, path);
+        status = trm_err_set(err, TRM_ENOMEM, "no memory for the %llu bytes of %s", (unsigned long long)size,
+                             path);
         goto close_file;
     }
     status = fs->ops->read_at(file, 0, bytes, (size_t)size, &got, err);

@@ -27,7 +27,7 @@ enum {
     TRM_FS_CREATE = 1 << 2,    /* make it when it is not there */
     TRM_FS_EXCLUSIVE = 1 << 3, /* with CREATE: fail with TRM_AGAIN when it is there */
     TRM_FS_TRUNCATE = 1 << 4,
-    TRM_FS_SHARED = 1 << 5     /* permissions by umask */
+    TRM_FS_SHARED = 1 << 5 /* permissions by umask */
 };
 
 /* The longest path, and the deepest tree, that is handled. */
@@ -81,10 +81,12 @@ trm_fs *trm_fs_posix(void);
 /* Writes `path` whole and durable: aside, synced, renamed, directory synced.
  * After a crash the file is the old one or the new one. Aside is `path`.new, which
  * may be left by a crash and is replaced; writers of one path exclude each other. */
-trm_status trm_fs_write_whole(trm_fs *fs, const char *path, const void *bytes, size_t len, int flags, trm_err *err);
+trm_status trm_fs_write_whole(trm_fs *fs, const char *path, const void *bytes, size_t len, int flags,
+                              trm_err *err);
 /* Reads `path` whole into memory from malloc, which the caller frees; refuses
  * files above `max` with TRM_ELIMIT. One byte more is allocated and set to 0. */
-trm_status trm_fs_read_whole(trm_fs *fs, const char *path, size_t max, uint8_t **out, size_t *len, trm_err *err);
+trm_status trm_fs_read_whole(trm_fs *fs, const char *path, size_t max, uint8_t **out, size_t *len,
+                             trm_err *err);
 /* Makes `path` and what is missing above it, and makes what it made durable. */
 trm_status trm_fs_make_dirs(trm_fs *fs, const char *path, int flags, trm_err *err);
 /* Removes a tree, depth first, never following a link; TRM_OK when it is not there.

@@ -27,8 +27,14 @@ typedef struct posix_file {
     char path[];
 } posix_file;
 
-static int fd_of(trm_file *file) { return ((posix_file *)file)->fd; }
-static const char *path_of(trm_file *file) { return ((posix_file *)file)->path; }
+static int fd_of(trm_file *file)
+{
+    return ((posix_file *)file)->fd;
+}
+static const char *path_of(trm_file *file)
+{
+    return ((posix_file *)file)->path;
+}
 
 static trm_status failed(trm_err *err, const char *verb, const char *path)
 {
@@ -82,7 +88,8 @@ static void posix_close(trm_file *file)
     free(file);
 }
 
-static trm_status posix_read_at(trm_file *file, uint64_t offset, void *out, size_t len, size_t *got, trm_err *err)
+static trm_status posix_read_at(trm_file *file, uint64_t offset, void *out, size_t len, size_t *got,
+                                trm_err *err)
 {
     size_t done = 0;
     while (done < len) {
@@ -144,7 +151,8 @@ static trm_status posix_allocate(trm_file *file, uint64_t len, trm_err *err)
     static const uint8_t zeros[ZERO_BYTES];
     trm_status status = TRM_OK;
     for (uint64_t at = 0; at < len && status == TRM_OK; at += ZERO_BYTES)
-        status = posix_write_at(file, at, zeros, len - at < ZERO_BYTES ? (size_t)(len - at) : ZERO_BYTES, err);
+        status =
+            posix_write_at(file, at, zeros, len - at < ZERO_BYTES ? (size_t)(len - at) : ZERO_BYTES, err);
     return status;
 }
 
@@ -207,7 +215,10 @@ static trm_status posix_make_dir(trm_fs *fs, const char *path, int flags, trm_er
     return trm_err_set(err, TRM_AGAIN, "%s is there already", path);
 }
 
-static bool is_dot(const char *name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
+static bool is_dot(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
 
 static trm_status posix_list(trm_fs *fs, const char *path, trm_fs_list_cb each, void *context, trm_err *err)
 {
@@ -293,8 +304,9 @@ static trm_status posix_lock(trm_file *file, trm_err *err)
     if (errno == EAGAIN || errno == EACCES)
         return trm_err_set(err, TRM_AGAIN, "%s is locked by another process", path_of(file));
     if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ENOLCK) {
-        trm_warn("%s: this file system has no locks; two launches at the same time would not notice each other",
-                 path_of(file));
+        trm_warn(
+            "%s: this file system has no locks; two launches at the same time would not notice each other",
+            path_of(file));
         return TRM_OK;
     }
     return failed(err, "lock", path_of(file));

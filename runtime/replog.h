@@ -73,8 +73,8 @@ struct trm_replog {
  * TRM_AGAIN: too much is undecided, call again after next has yielded something.
  * TRM_EFENCED: this rank does not lead (see leader_rank). TRM_ENOSPACE: the disk is
  * full; TRM_ELIMIT: the command is too long; TRM_EIO: the log has failed for good. */
-static inline trm_status trm_replog_propose(trm_replog *self, const void *command, size_t len, uint64_t *index,
-                                            trm_err *err)
+static inline trm_status trm_replog_propose(trm_replog *self, const void *command, size_t len,
+                                            uint64_t *index, trm_err *err)
 {
     return self->ops->propose(self, command, len, index, err);
 }
@@ -95,14 +95,23 @@ static inline bool trm_replog_step(trm_replog *self, uint64_t now_ns, uint64_t *
     return self->ops->step(self, now_ns, wake_ns);
 }
 
-static inline void trm_replog_state_get(const trm_replog *self, trm_replog_state *out) { self->ops->state(self, out); }
+static inline void trm_replog_state_get(const trm_replog *self, trm_replog_state *out)
+{
+    self->ops->state(self, out);
+}
 
 /* A descriptor that polls readable when step has something to take; -1 when there is
  * none (then step asks for its turn by *wake_ns). Only poll it; step drains it. */
-static inline int trm_replog_fd(const trm_replog *self) { return self->ops->fd(self); }
+static inline int trm_replog_fd(const trm_replog *self)
+{
+    return self->ops->fd(self);
+}
 
 /* So much has been logged since the last image that an image should be saved. */
-static inline bool trm_replog_wants_snapshot(const trm_replog *self) { return self->ops->wants_snapshot(self); }
+static inline bool trm_replog_wants_snapshot(const trm_replog *self)
+{
+    return self->ops->wants_snapshot(self);
+}
 
 /* Saves a copy of `image`, the state after the last item that next has yielded, and
  * lets the log forget what the image covers. Saving goes on aside; a crash before its

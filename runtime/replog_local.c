@@ -64,8 +64,8 @@ typedef struct local_log {
     uint64_t recovered_last; /* entries up to here are from earlier launches */
     uint64_t delivered_index;
     uint64_t delivered_term;
-    uint64_t image_index;  /* of the last image that was taken over */
-    size_t pending_bytes;  /* proposed in this launch and not yet taken by next */
+    uint64_t image_index; /* of the last image that was taken over */
+    size_t pending_bytes; /* proposed in this launch and not yet taken by next */
     size_t pending_bytes_max;
     size_t logged_bytes;   /* since the last image */
     size_t snapshot_bytes; /* at which an image is wanted */
@@ -236,7 +236,8 @@ static void *log_thread(void *argument)
 
 /* ---- The control loop's side. ---- */
 
-static trm_status local_propose(trm_replog *base, const void *command, size_t len, uint64_t *index, trm_err *err)
+static trm_status local_propose(trm_replog *base, const void *command, size_t len, uint64_t *index,
+                                trm_err *err)
 {
     local_log *self = (local_log *)base;
     if (self->health != TRM_OK)
@@ -268,8 +269,8 @@ static trm_status local_next(trm_replog *base, trm_replog_item *out)
     local_log *self = (local_log *)base;
     if (self->restore_due) {
         self->restore_due = false;
-        *out = (trm_replog_item){TRM_REPLOG_RESTORE, self->delivered_index, self->delivered_term, self->restore,
-                                 self->restore_len};
+        *out = (trm_replog_item){TRM_REPLOG_RESTORE, self->delivered_index, self->delivered_term,
+                                 self->restore, self->restore_len};
         return TRM_OK;
     }
     free(self->restore);
@@ -327,7 +328,10 @@ static void local_state(const trm_replog *base, trm_replog_state *out)
     };
 }
 
-static int local_fd(const trm_replog *base) { return ((const local_log *)base)->event_fd; }
+static int local_fd(const trm_replog *base)
+{
+    return ((const local_log *)base)->event_fd;
+}
 
 static bool local_wants_snapshot(const trm_replog *base)
 {
@@ -405,8 +409,8 @@ static trm_status recover(local_log *self, trm_err *err)
         self->restore_due = true;
         self->delivered_index = self->image_index = snapshot.index;
         self->delivered_term = snapshot.term;
-        self->snapshot_bytes = self->restore_len > self->snapshot_bytes_min ? self->restore_len
-                                                                            : self->snapshot_bytes_min;
+        self->snapshot_bytes =
+            self->restore_len > self->snapshot_bytes_min ? self->restore_len : self->snapshot_bytes_min;
     }
     uint64_t last = trm_wal_last_index(self->wal);
     for (uint64_t index = trm_wal_first_index(self->wal); index <= last; index++) {
@@ -471,7 +475,8 @@ static local_log *local_new(const trm_replog_local_config *config)
         return NULL;
     self->base.ops = &local_ops;
     self->rank = config->rank;
-    self->sync_interval_ns = 1000ull * (config->sync_interval_us ? config->sync_interval_us : SYNC_INTERVAL_US);
+    self->sync_interval_ns =
+        1000ull * (config->sync_interval_us ? config->sync_interval_us : SYNC_INTERVAL_US);
     self->pending_bytes_max = config->pending_bytes_max ? config->pending_bytes_max : PENDING_BYTES_MAX;
     if (self->pending_bytes_max > PENDING_BYTES_LIMIT)
         self->pending_bytes_max = PENDING_BYTES_LIMIT;

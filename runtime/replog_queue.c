@@ -15,7 +15,10 @@ struct replog_chunk {
     uint8_t bytes[];
 };
 
-static size_t item_bytes(size_t len) { return (sizeof(replog_queued) + len + 7) & ~(size_t)7; }
+static size_t item_bytes(size_t len)
+{
+    return (sizeof(replog_queued) + len + 7) & ~(size_t)7;
+}
 
 void replog_queue_close(replog_queue *self)
 {

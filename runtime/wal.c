@@ -184,7 +184,8 @@ static trm_status write_batch(trm_wal *self, trm_wal_batch *batch, trm_err *err)
     memset(zeros, 0, padding);
     uint32_t chain = self->chain, number = self->number;
     wal_stamp(batch->bytes.data, len, self->seed, (uint32_t)self->synced, &chain, &number);
-    trm_status status = self->fs->ops->write_at(self->file, self->offset, batch->bytes.data, batch->bytes.len, err);
+    trm_status status =
+        self->fs->ops->write_at(self->file, self->offset, batch->bytes.data, batch->bytes.len, err);
     if (status == TRM_OK) {
         self->offset += batch->bytes.len;
         self->chain = chain;
@@ -257,13 +258,34 @@ trm_status wal_write_reset(trm_wal *self, trm_err *err)
 
 /* ---- Questions. ---- */
 
-uint64_t trm_wal_log_id(const trm_wal *self) { return self->log_id; }
-unsigned trm_wal_repairs(const trm_wal *self) { return self->repairs; }
-uint64_t trm_wal_first_index(const trm_wal *self) { return self->state.base_index + 1; }
-uint64_t trm_wal_last_index(const trm_wal *self) { return self->state.last_index; }
-uint64_t trm_wal_term_at(const trm_wal *self, uint64_t index) { return wal_state_term_at(&self->state, index); }
-void trm_wal_hard_state_get(const trm_wal *self, trm_wal_hard_state *out) { *out = self->state.hard; }
-void trm_wal_snapshot_get(const trm_wal *self, trm_wal_snapshot *out) { *out = self->snapshot; }
+uint64_t trm_wal_log_id(const trm_wal *self)
+{
+    return self->log_id;
+}
+unsigned trm_wal_repairs(const trm_wal *self)
+{
+    return self->repairs;
+}
+uint64_t trm_wal_first_index(const trm_wal *self)
+{
+    return self->state.base_index + 1;
+}
+uint64_t trm_wal_last_index(const trm_wal *self)
+{
+    return self->state.last_index;
+}
+uint64_t trm_wal_term_at(const trm_wal *self, uint64_t index)
+{
+    return wal_state_term_at(&self->state, index);
+}
+void trm_wal_hard_state_get(const trm_wal *self, trm_wal_hard_state *out)
+{
+    *out = self->state.hard;
+}
+void trm_wal_snapshot_get(const trm_wal *self, trm_wal_snapshot *out)
+{
+    *out = self->snapshot;
+}
 
 uint64_t trm_wal_segment_bytes(const trm_wal *self)
 {

@@ -62,8 +62,8 @@ typedef struct trm_wal_hard_state {
 
 /* A snapshot without its data. index 0: there is none. */
 typedef struct trm_wal_snapshot {
-    uint64_t index; /* of the last entry that it covers */
-    uint64_t term;  /* of that entry */
+    uint64_t index;        /* of the last entry that it covers */
+    uint64_t term;         /* of that entry */
     const uint8_t *config; /* the caller's (the membership); borrowed */
     size_t config_len;
     uint64_t data_bytes;
@@ -87,14 +87,20 @@ void trm_wal_batch_hard_state(trm_wal_batch *self, const trm_wal_hard_state *har
 /* Voids the entries from `from_index` on. */
 void trm_wal_batch_truncate(trm_wal_batch *self, uint64_t from_index);
 /* False when memory was refused: the batch must not be written. */
-static inline bool trm_wal_batch_ok(const trm_wal_batch *self) { return trm_writer_ok(&self->bytes); }
-static inline size_t trm_wal_batch_bytes(const trm_wal_batch *self) { return self->bytes.len; }
+static inline bool trm_wal_batch_ok(const trm_wal_batch *self)
+{
+    return trm_writer_ok(&self->bytes);
+}
+static inline size_t trm_wal_batch_bytes(const trm_wal_batch *self)
+{
+    return self->bytes.len;
+}
 
 /* ---- The log. ---- */
 typedef struct trm_wal_config {
-    bool create;                /* make the directory and an empty log when there is none */
-    uint64_t log_id;            /* of a log that is made: entropy */
-    const char *owner;          /* who opens, such as "process 17 on host a"; NULL: not said */
+    bool create;                  /* make the directory and an empty log when there is none */
+    uint64_t log_id;              /* of a log that is made: entropy */
+    const char *owner;            /* who opens, such as "process 17 on host a"; NULL: not said */
     uint32_t segment_bytes_first; /* 0: 256 KiB; rounded up to blocks */
     uint32_t segment_bytes_max;   /* 0: 8 MiB; segments double up to it */
 } trm_wal_config;
@@ -106,7 +112,8 @@ trm_status trm_wal_exists(trm_fs *fs, const char *dir, bool *out, trm_err *err);
  * owner. Repairs, then loads what is in it. Borrows `fs` only. Close with
  * trm_wal_close. TRM_ELOST: there is none and `create` is not set; TRM_ECORRUPT,
  * TRM_EVERSION, TRM_ENOSPACE, TRM_EIO, TRM_ENOMEM. */
-trm_status trm_wal_open(trm_wal **out, trm_fs *fs, const char *dir, const trm_wal_config *config, trm_err *err);
+trm_status trm_wal_open(trm_wal **out, trm_fs *fs, const char *dir, const trm_wal_config *config,
+                        trm_err *err);
 /* Does not sync. NULL is allowed. */
 void trm_wal_close(trm_wal *self);
 
@@ -156,7 +163,8 @@ trm_status trm_wal_snapshot_write(trm_wal *self, const void *bytes, size_t len, 
 trm_status trm_wal_snapshot_commit(trm_wal *self, trm_err *err);
 void trm_wal_snapshot_abort(trm_wal *self);
 /* Reads the durable snapshot's data at `offset`. */
-trm_status trm_wal_snapshot_read(trm_wal *self, uint64_t offset, void *out, size_t len, size_t *got, trm_err *err);
+trm_status trm_wal_snapshot_read(trm_wal *self, uint64_t offset, void *out, size_t len, size_t *got,
+                                 trm_err *err);
 /* Removes segments that the snapshot covers whole. */
 trm_status trm_wal_compact(trm_wal *self, trm_err *err);
 

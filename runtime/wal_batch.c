@@ -15,7 +15,10 @@ void trm_wal_batch_init(trm_wal_batch *self)
     self->next_index = 0;
 }
 
-void trm_wal_batch_close(trm_wal_batch *self) { trm_writer_close(&self->bytes); }
+void trm_wal_batch_close(trm_wal_batch *self)
+{
+    trm_writer_close(&self->bytes);
+}
 
 void trm_wal_batch_reset(trm_wal_batch *self)
 {

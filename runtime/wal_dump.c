@@ -52,7 +52,8 @@ static void show_record(const wal_segment *segment, const wal_record *record, vo
         show_entries(self, record);
         return;
     }
-    unsigned long long first = trm_get_u64(&reader), second = trm_get_u64(&reader), third = trm_get_u64(&reader);
+    unsigned long long first = trm_get_u64(&reader), second = trm_get_u64(&reader),
+                       third = trm_get_u64(&reader);
     if (record->type == WAL_TRUNCATE)
         fprintf(self->out, "void from entry %llu on\n", first);
     else if (record->type == WAL_RESET)
@@ -68,11 +69,13 @@ static void show_end(const wal_scan *scan, const dump *self)
     const wal_segment *newest = &scan->segments[scan->segments_len - 1];
     if (newest->sequence != self->sequence)
         show_segment(self, newest);
-    fprintf(self->out, "end at offset %zu of segment %llu", scan->end.at, (unsigned long long)newest->sequence);
+    fprintf(self->out, "end at offset %zu of segment %llu", scan->end.at,
+            (unsigned long long)newest->sequence);
     if (scan->remains.begun || scan->remains.end || scan->short_file)
         fprintf(self->out, ", behind it an unfinished write (left by a crash; the next open drops it)");
     if (scan->sequences_len > scan->segments_len)
-        fprintf(self->out, "\n%zu segments before it are covered by the snapshot (the next open removes them)",
+        fprintf(self->out,
+                "\n%zu segments before it are covered by the snapshot (the next open removes them)",
                 scan->sequences_len - scan->segments_len);
     if (scan->aside)
         fprintf(self->out, "\na snapshot half written (the next open removes it)");

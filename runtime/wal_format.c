@@ -51,27 +51,31 @@ trm_status wal_header_decode(wal_header *out, const uint8_t *bytes, size_t len, 
         .seed = crc,
     };
     if (header.capacity > WAL_SEGMENT_BYTES_MAX || header.capacity < 2 * TRM_WAL_BLOCK_BYTES ||
-        header.capacity % TRM_WAL_BLOCK_BYTES || header.first_index == 0 || header.first_index > WAL_INDEX_MAX ||
-        header.previous_end > WAL_SEGMENT_BYTES_MAX || header.previous_end % TRM_WAL_BLOCK_BYTES ||
-        trm_load_u32(bytes + 12) != WAL_HEADER_BYTES)
+        header.capacity % TRM_WAL_BLOCK_BYTES || header.first_index == 0 ||
+        header.first_index > WAL_INDEX_MAX || header.previous_end > WAL_SEGMENT_BYTES_MAX ||
+        header.previous_end % TRM_WAL_BLOCK_BYTES || trm_load_u32(bytes + 12) != WAL_HEADER_BYTES)
         return trm_err_set(err, TRM_ECORRUPT, "bad segment header at offset 0: a field is out of its range");
     *out = header;
     return TRM_OK;
 }
 
-static size_t record_bytes(uint32_t len) { return (size_t)wal_round_up(WAL_RECORD_HEADER_BYTES + (uint64_t)len, 8); }
+static size_t record_bytes(uint32_t len)
+{
+    return (size_t)wal_round_up(WAL_RECORD_HEADER_BYTES + (uint64_t)len, 8);
+}
 
 size_t wal_batch_record(const uint8_t *records, size_t len, size_t at, wal_record *out)
 {
     const uint8_t *head = records + at;
     assert(at % 8 == 0 && len - at >= WAL_RECORD_HEADER_BYTES);
-    *out = (wal_record){.at = at, .type = head[20], .payload = head + WAL_RECORD_HEADER_BYTES,
-                        .len = trm_load_u32(head + 8)};
+    *out = (wal_record){
+        .at = at, .type = head[20], .payload = head + WAL_RECORD_HEADER_BYTES, .len = trm_load_u32(head + 8)};
     assert(out->len <= len - at - WAL_RECORD_HEADER_BYTES);
     return at + record_bytes(out->len);
 }
 
-void wal_stamp(uint8_t *records, size_t len, uint32_t seed, uint32_t synced, uint32_t *chain, uint32_t *number)
+void wal_stamp(uint8_t *records, size_t len, uint32_t seed, uint32_t synced, uint32_t *chain,
+               uint32_t *number)
 {
     for (size_t at = 0; at < len;) {
         wal_record record;
@@ -180,8 +184,8 @@ void wal_cursor_remains(const wal_cursor *self, wal_remains *out)
     }
 }
 
-void wal_snapshot_encode(uint8_t out[WAL_SNAPSHOT_HEADER_BYTES], uint64_t log_id, const trm_wal_snapshot *meta,
-                         uint32_t content_crc)
+void wal_snapshot_encode(uint8_t out[WAL_SNAPSHOT_HEADER_BYTES], uint64_t log_id,
+                         const trm_wal_snapshot *meta, uint32_t content_crc)
 {
     memcpy(out, snapshot_magic, 8);
     trm_store_u32(out + 8, TRM_WAL_VERSION);
@@ -212,11 +216,12 @@ trm_status wal_snapshot_decode(trm_wal_snapshot *out, uint64_t *log_id, const ui
         .data_bytes = trm_load_u64(bytes + 40),
     };
     size_t content = len - WAL_SNAPSHOT_HEADER_BYTES;
-    if (meta.index == 0 || meta.index > WAL_INDEX_MAX || meta.config_len > TRM_WAL_CONFIG_BYTES_MAX || meta.config_len > content ||
-        meta.data_bytes != content - meta.config_len)
+    if (meta.index == 0 || meta.index > WAL_INDEX_MAX || meta.config_len > TRM_WAL_CONFIG_BYTES_MAX ||
+        meta.config_len > content || meta.data_bytes != content - meta.config_len)
         return trm_err_set(err, TRM_ECORRUPT, "bad snapshot: %zu bytes are not what its header says", len);
     if (trm_load_u32(bytes + 48) != trm_crc32c(0, meta.config, content))
-        return trm_err_set(err, TRM_ECORRUPT, "bad snapshot: the content from offset %u does not fit its checksum",
+        return trm_err_set(err, TRM_ECORRUPT,
+                           "bad snapshot: the content from offset %u does not fit its checksum",
                            WAL_SNAPSHOT_HEADER_BYTES);
     *out = meta;
     *log_id = trm_load_u64(bytes + 16);

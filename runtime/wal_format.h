@@ -70,7 +70,10 @@ typedef struct wal_record {
     uint32_t len;
 } wal_record;
 
-static inline uint64_t wal_round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
+static inline uint64_t wal_round_up(uint64_t value, uint64_t to)
+{
+    return (value + to - 1) / to * to;
+}
 
 /* Fills a whole block and sets header->seed. */
 void wal_header_encode(wal_header *header, uint8_t out[TRM_WAL_BLOCK_BYTES]);
@@ -79,7 +82,8 @@ trm_status wal_header_decode(wal_header *out, const uint8_t *bytes, size_t len, 
 
 /* Gives the records of a batch their place: crc, chain, number, synced, mark. *chain
  * and *number are those before and become those after. */
-void wal_stamp(uint8_t *records, size_t len, uint32_t seed, uint32_t synced, uint32_t *chain, uint32_t *number);
+void wal_stamp(uint8_t *records, size_t len, uint32_t seed, uint32_t synced, uint32_t *chain,
+               uint32_t *number);
 /* Walks over the records of a batch that was made here. Returns the offset after. */
 size_t wal_batch_record(const uint8_t *records, size_t len, size_t at, wal_record *out);
 
@@ -107,8 +111,8 @@ typedef struct wal_remains {
 /* Looks at what lies behind the place where the walk ended. */
 void wal_cursor_remains(const wal_cursor *self, wal_remains *out);
 
-void wal_snapshot_encode(uint8_t out[WAL_SNAPSHOT_HEADER_BYTES], uint64_t log_id, const trm_wal_snapshot *meta,
-                         uint32_t content_crc);
+void wal_snapshot_encode(uint8_t out[WAL_SNAPSHOT_HEADER_BYTES], uint64_t log_id,
+                         const trm_wal_snapshot *meta, uint32_t content_crc);
 /* Decodes and checks a whole snapshot file; out->config points into `bytes`. */
 trm_status wal_snapshot_decode(trm_wal_snapshot *out, uint64_t *log_id, const uint8_t *bytes, size_t len,
                                trm_err *err);

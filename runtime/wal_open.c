@@ -40,7 +40,8 @@ static trm_status lock_dir(trm_wal *self, const char *owner, trm_err *err)
     if (status == TRM_AGAIN) {
         char other[OWNER_BYTES_MAX] = "";
         size_t got;
-        if (self->fs->ops->read_at(self->lock, 0, other, sizeof other - 1, &got, NULL) != TRM_OK || other[0] == '\0')
+        if (self->fs->ops->read_at(self->lock, 0, other, sizeof other - 1, &got, NULL) != TRM_OK ||
+            other[0] == '\0')
             strcpy(other, "another process");
         return trm_err_set(err, TRM_EFENCED, "%s is in use by %s", self->dir, other);
     }
@@ -96,7 +97,8 @@ static trm_status write_zeros(trm_file *file, uint64_t from, uint64_t to, trm_er
     static const uint8_t zeros[ZERO_BYTES];
     trm_status status = TRM_OK;
     for (uint64_t at = from; at < to && status == TRM_OK; at += ZERO_BYTES)
-        status = file->fs->ops->write_at(file, at, zeros, to - at < ZERO_BYTES ? (size_t)(to - at) : ZERO_BYTES, err);
+        status = file->fs->ops->write_at(file, at, zeros,
+                                         to - at < ZERO_BYTES ? (size_t)(to - at) : ZERO_BYTES, err);
     return status;
 }
 
@@ -113,7 +115,8 @@ static trm_status repair_tail(trm_wal *self, const wal_scan *scan, trm_err *err)
     if (scan->remains.begun || scan->remains.end || scan->short_file) {
         char what[128];
         snprintf(what, sizeof what, "dropped an unfinished write at offset %llu of segment %llu",
-                 (unsigned long long)from, (unsigned long long)self->segments[self->segments_len - 1].sequence);
+                 (unsigned long long)from,
+                 (unsigned long long)self->segments[self->segments_len - 1].sequence);
         repaired(self, what);
     }
     if (from == to)
@@ -216,7 +219,8 @@ static uint64_t segment_size(uint32_t wanted, uint32_t otherwise)
     return size < 2 * TRM_WAL_BLOCK_BYTES ? 2 * TRM_WAL_BLOCK_BYTES : size;
 }
 
-trm_status trm_wal_open(trm_wal **out, trm_fs *fs, const char *dir, const trm_wal_config *config, trm_err *err)
+trm_status trm_wal_open(trm_wal **out, trm_fs *fs, const char *dir, const trm_wal_config *config,
+                        trm_err *err)
 {
     size_t dir_len = strlen(dir);
     if (dir_len == 0 || dir_len >= DIR_BYTES_MAX)

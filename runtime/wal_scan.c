@@ -108,7 +108,8 @@ static trm_status read_snapshot(wal_scan *self, trm_err *err)
     wal_numbered_path(path, self->dir, WAL_SNAPSHOT_FORMAT, index);
     size_t len;
     uint64_t log_id = 0;
-    trm_status status = trm_fs_read_whole(self->fs, path, SNAPSHOT_BYTES_MAX, &self->snapshot_bytes, &len, err);
+    trm_status status =
+        trm_fs_read_whole(self->fs, path, SNAPSHOT_BYTES_MAX, &self->snapshot_bytes, &len, err);
     if (status != TRM_OK)
         return status;
     status = wal_snapshot_decode(&self->snapshot, &log_id, self->snapshot_bytes, len, err);
@@ -170,11 +171,11 @@ static trm_status read_segments(wal_scan *self, trm_err *err)
     self->segments_len = self->sequences_len - first;
     memmove(slots, slots + first, self->segments_len * sizeof *slots);
     if (status == TRM_OK && slots[0].header.first_index > self->snapshot.index + 1)
-        status = trm_err_set(err, TRM_ECORRUPT,
-                             "%s: segment %llu is missing: the log begins at entry %llu and the snapshot ends at %llu",
-                             self->dir, (unsigned long long)slots[0].sequence - 1,
-                             (unsigned long long)slots[0].header.first_index,
-                             (unsigned long long)self->snapshot.index);
+        status = trm_err_set(
+            err, TRM_ECORRUPT,
+            "%s: segment %llu is missing: the log begins at entry %llu and the snapshot ends at %llu",
+            self->dir, (unsigned long long)slots[0].sequence - 1,
+            (unsigned long long)slots[0].header.first_index, (unsigned long long)self->snapshot.index);
     return status;
 }
 
@@ -225,7 +226,8 @@ static trm_status replay_segment(wal_scan *self, wal_segment *segment, const wal
     if (status != TRM_OK || !next)
         return status;
     if (cursor->at != next->header.previous_end || cursor->chain != next->header.previous_chain)
-        return corrupt_at(self, segment, cursor->at, "the segment after it says that the log goes on here", err);
+        return corrupt_at(self, segment, cursor->at, "the segment after it says that the log goes on here",
+                          err);
     return TRM_OK;
 }
 
@@ -236,8 +238,8 @@ static trm_status replay(wal_scan *self, trm_err *err)
     wal_state_begin(&self->state, &self->segments[0].header);
     trm_status status = TRM_OK;
     for (size_t i = 0; i < self->segments_len && status == TRM_OK; i++)
-        status = replay_segment(self, &self->segments[i], i + 1 < self->segments_len ? &self->segments[i + 1] : NULL,
-                                err);
+        status = replay_segment(self, &self->segments[i],
+                                i + 1 < self->segments_len ? &self->segments[i + 1] : NULL, err);
     if (status != TRM_OK)
         return status;
     const wal_segment *newest = &self->segments[self->segments_len - 1];
@@ -257,7 +259,8 @@ static trm_status replay(wal_scan *self, trm_err *err)
 trm_status wal_scan_content(wal_scan *self, trm_err *err)
 {
     if (self->sequences_len == 0)
-        return trm_err_set(err, TRM_ECORRUPT, "%s: all segments are missing; there is only a snapshot", self->dir);
+        return trm_err_set(err, TRM_ECORRUPT, "%s: all segments are missing; there is only a snapshot",
+                           self->dir);
     trm_status status = read_snapshot(self, err);
     if (status == TRM_OK)
         status = read_segments(self, err);

@@ -51,8 +51,8 @@ trm_status trm_wal_snapshot_begin(trm_wal *self, const trm_wal_snapshot *meta, t
         self->aside_config = NULL;
         return status;
     }
-    status = self->fs->ops->write_at(self->aside, WAL_SNAPSHOT_HEADER_BYTES, self->aside_config, meta->config_len,
-                                     err);
+    status = self->fs->ops->write_at(self->aside, WAL_SNAPSHOT_HEADER_BYTES, self->aside_config,
+                                     meta->config_len, err);
     if (status != TRM_OK)
         trm_wal_snapshot_abort(self);
     return status;
@@ -124,7 +124,8 @@ trm_status trm_wal_snapshot_commit(trm_wal *self, trm_err *err)
     return self->failed ? status : TRM_OK; /* if not failed for good, it is tried again with the next write */
 }
 
-trm_status trm_wal_snapshot_read(trm_wal *self, uint64_t offset, void *out, size_t len, size_t *got, trm_err *err)
+trm_status trm_wal_snapshot_read(trm_wal *self, uint64_t offset, void *out, size_t len, size_t *got,
+                                 trm_err *err)
 {
     assert(self->snapshot.index > 0);
     char path[TRM_FS_PATH_BYTES_MAX];

@@ -146,7 +146,8 @@ static trm_status apply_entries(wal_state *self, const wal_record *record, trm_e
             return trm_err_set(err, TRM_ENOMEM, "no memory for the log's entries");
     }
     if (!trm_reader_done(&entries.reader) || self->last_index < first)
-        return trm_err_set(err, TRM_ECORRUPT, "entries from %llu on are malformed", (unsigned long long)first);
+        return trm_err_set(err, TRM_ECORRUPT, "entries from %llu on are malformed",
+                           (unsigned long long)first);
     return TRM_OK;
 }
 

@@ -13,7 +13,8 @@
 
 static bool has_value(const trm_paxos_message *message)
 {
-    return message->type == TRM_PAXOS_ACCEPT || (message->type == TRM_PAXOS_PROMISE && message->other.round > 0);
+    return message->type == TRM_PAXOS_ACCEPT ||
+           (message->type == TRM_PAXOS_PROMISE && message->other.round > 0);
 }
 
 static void put_ballot(trm_writer *out, trm_ballot ballot)
@@ -52,10 +53,12 @@ trm_status trm_paxos_decode(trm_paxos_message *out, const void *bytes, size_t le
 {
     const uint8_t *at = bytes;
     if (len < 6 || trm_load_u32(at + len - 4) != trm_crc32c(0, at, len - 4))
-        return trm_err_set(err, TRM_ECORRUPT, "a message of an election of owners: the checksum does not fit");
+        return trm_err_set(err, TRM_ECORRUPT,
+                           "a message of an election of owners: the checksum does not fit");
     if (at[0] != MESSAGE_VERSION)
-        return trm_err_set(err, TRM_EVERSION, "a message of an election of owners has version %u; this program reads %u",
-                           at[0], MESSAGE_VERSION);
+        return trm_err_set(err, TRM_EVERSION,
+                           "a message of an election of owners has version %u; this program reads %u", at[0],
+                           MESSAGE_VERSION);
     trm_reader in;
     trm_reader_init(&in, at + 1, len - 5);
     trm_paxos_message message = {.type = (trm_paxos_type)trm_get_u8(&in)};
@@ -127,9 +130,18 @@ static uint64_t draw(trm_paxos_proposer *self)
     return z ^ (z >> 31);
 }
 
-static uint32_t everybody(const trm_paxos_proposer *self) { return (1u << self->acceptors) - 1; }
-static uint32_t quorum(const trm_paxos_proposer *self) { return self->acceptors / 2 + 1; }
-static uint32_t count(uint32_t bits) { return (uint32_t)__builtin_popcount(bits); }
+static uint32_t everybody(const trm_paxos_proposer *self)
+{
+    return (1u << self->acceptors) - 1;
+}
+static uint32_t quorum(const trm_paxos_proposer *self)
+{
+    return self->acceptors / 2 + 1;
+}
+static uint32_t count(uint32_t bits)
+{
+    return (uint32_t)__builtin_popcount(bits);
+}
 
 static void enter(trm_paxos_proposer *self, trm_paxos_phase phase, uint64_t deadline_ns)
 {
@@ -159,7 +171,8 @@ static void back_off(trm_paxos_proposer *self, uint64_t now_ns)
     enter(self, TRM_PAXOS_WAITING, now_ns + draw(self) % (most + 1));
 }
 
-void trm_paxos_proposer_init(trm_paxos_proposer *self, const trm_paxos_proposer_config *config, uint64_t now_ns)
+void trm_paxos_proposer_init(trm_paxos_proposer *self, const trm_paxos_proposer_config *config,
+                             uint64_t now_ns)
 {
     assert(config->acceptors >= 1 && config->acceptors <= TRM_PAXOS_ACCEPTORS_MAX);
     assert(config->value_len <= TRM_PAXOS_VALUE_BYTES_MAX);
@@ -210,7 +223,8 @@ static void take_promise(trm_paxos_proposer *self, const trm_paxos_message *answ
         enter(self, TRM_PAXOS_ACCEPTING, now_ns + self->timeout_ns);
 }
 
-static void take_refusal(trm_paxos_proposer *self, const trm_paxos_message *answer, uint32_t bit, uint64_t now_ns)
+static void take_refusal(trm_paxos_proposer *self, const trm_paxos_message *answer, uint32_t bit,
+                         uint64_t now_ns)
 {
     if (answer->other.round > self->round_seen && answer->other.round < TRM_PAXOS_ROUND_MAX)
         self->round_seen = answer->other.round;

@@ -63,10 +63,10 @@ typedef enum trm_paxos_type {
 
 typedef struct trm_paxos_message {
     trm_paxos_type type;
-    uint64_t register_id; /* what is decided: a job's epoch */
-    uint64_t store_id;    /* the acceptor that it is for or from */
-    trm_ballot ballot;    /* of the proposer's request */
-    trm_ballot other;     /* PROMISE: of the accepted value, round 0: none; REFUSED: promised */
+    uint64_t register_id;  /* what is decided: a job's epoch */
+    uint64_t store_id;     /* the acceptor that it is for or from */
+    trm_ballot ballot;     /* of the proposer's request */
+    trm_ballot other;      /* PROMISE: of the accepted value, round 0: none; REFUSED: promised */
     trm_paxos_value value; /* ACCEPT; PROMISE when other.round is not 0 */
 } trm_paxos_message;
 
@@ -110,7 +110,7 @@ typedef enum trm_paxos_phase {
 
 typedef struct trm_paxos_proposer_config {
     uint64_t register_id;
-    uint64_t node; /* drawn for this proposer in this life: never used before nor after */
+    uint64_t node;             /* drawn for this proposer in this life: never used before nor after */
     const uint64_t *store_ids; /* of all acceptors, whether they can be reached or not */
     uint32_t acceptors;        /* 1 to TRM_PAXOS_ACCEPTORS_MAX */
     const uint8_t *value;
@@ -142,7 +142,8 @@ typedef struct trm_paxos_proposer {
 } trm_paxos_proposer;
 
 /* Begins the first round. Copies all of config. */
-void trm_paxos_proposer_init(trm_paxos_proposer *self, const trm_paxos_proposer_config *config, uint64_t now_ns);
+void trm_paxos_proposer_init(trm_paxos_proposer *self, const trm_paxos_proposer_config *config,
+                             uint64_t now_ns);
 /* The next message to send and the acceptor (index in store_ids) that it is for; false:
  * none now. A message that cannot be sent may be lost. */
 bool trm_paxos_proposer_next(trm_paxos_proposer *self, uint32_t *acceptor, trm_paxos_message *out);

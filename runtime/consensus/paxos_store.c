@@ -26,7 +26,8 @@ static void put_crc(trm_writer *out)
 }
 
 /* Checks magic, version and checksum; the reader then stands behind the version. */
-static trm_status get_head(trm_reader *in, const char magic[8], const uint8_t *bytes, size_t len, trm_err *err)
+static trm_status get_head(trm_reader *in, const char magic[8], const uint8_t *bytes, size_t len,
+                           trm_err *err)
 {
     if (len < 24 || memcmp(bytes, magic, 8) != 0)
         return trm_err_set(err, TRM_ECORRUPT, "bad header at offset 0: not a file of this kind");
@@ -226,8 +227,8 @@ trm_status trm_paxos_store_read(trm_fs *fs, const char *dir, uint64_t register_i
     return status == TRM_OK ? read_register(fs, dir, store_id, register_id, out, err) : status;
 }
 
-static trm_status answer_locked(trm_fs *fs, const char *dir, uint64_t register_id, const trm_paxos_message *request,
-                                trm_paxos_message *answer, trm_err *err)
+static trm_status answer_locked(trm_fs *fs, const char *dir, uint64_t register_id,
+                                const trm_paxos_message *request, trm_paxos_message *answer, trm_err *err)
 {
     trm_paxos_acceptor state, next;
     trm_paxos_message reply;

@@ -102,7 +102,8 @@ static double wal_commits(const char *dir, uint64_t outstanding)
 static trm_replog *open_replog(const char *path, uint32_t interval_us)
 {
     trm_replog *log;
-    trm_replog_local_config config = {.dir = path, .sync_interval_us = interval_us, .snapshot_bytes = 1u << 30};
+    trm_replog_local_config config = {
+        .dir = path, .sync_interval_us = interval_us, .snapshot_bytes = 1u << 30};
     must(trm_replog_local_open(&log, &config, &err));
     return log;
 }
@@ -191,10 +192,12 @@ int main(int argc, char **argv)
         thread_many[run] = replog_commits(dir, 64);
     }
     double base = median(raw), single = median(one);
-    printf("the log, commands of %u bytes, medians of %d (in %s)\n", COMMAND_BYTES, RUNS, argc > 1 ? argv[1] : ".");
+    printf("the log, commands of %u bytes, medians of %d (in %s)\n", COMMAND_BYTES, RUNS,
+           argc > 1 ? argv[1] : ".");
     printf("%-44s %12.0f /s\n", "the device: a block written and synced", base);
     printf("%-44s %12.0f /s  %5.2f of the device\n", "wal, 1 outstanding", single, single / base);
-    printf("%-44s %12.0f /s  %5.1f times one at a time\n", "wal, 64 outstanding", median(many), median(many) / single);
+    printf("%-44s %12.0f /s  %5.1f times one at a time\n", "wal, 64 outstanding", median(many),
+           median(many) / single);
     printf("%-44s %12.0f /s\n", "replog (own thread), 1 outstanding", median(thread_one));
     printf("%-44s %12.0f /s  %5.1f times one at a time\n", "replog (own thread), 64 outstanding",
            median(thread_many), median(thread_many) / single);

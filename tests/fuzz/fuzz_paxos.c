@@ -22,8 +22,12 @@ static void use_message(const trm_paxos_message *message)
     if (trm_paxos_acceptor_step(&now, message, &next, &answer) != TRM_PAXOS_DROP)
         check(trm_ballot_compare(next.accepted, next.promised) <= 0);
     trm_paxos_proposer proposer;
-    trm_paxos_proposer_config config = {.register_id = message->register_id, .node = message->ballot.node,
-                                        .store_ids = stores, .acceptors = 3, .timeout_ns = 1, .backoff_ns = 1};
+    trm_paxos_proposer_config config = {.register_id = message->register_id,
+                                        .node = message->ballot.node,
+                                        .store_ids = stores,
+                                        .acceptors = 3,
+                                        .timeout_ns = 1,
+                                        .backoff_ns = 1};
     trm_paxos_proposer_init(&proposer, &config, 0);
     trm_paxos_proposer_receive(&proposer, message, 0);
     trm_paxos_proposer_tick(&proposer, 10);

@@ -34,7 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         return 0;
     memcpy(good, bytes, len);
     memcpy(good, "trm-snap\1\0\0\0", 12);
-    trm_store_u32(good + 48, trm_crc32c(0, good + WAL_SNAPSHOT_HEADER_BYTES, len - WAL_SNAPSHOT_HEADER_BYTES));
+    trm_store_u32(good + 48,
+                  trm_crc32c(0, good + WAL_SNAPSHOT_HEADER_BYTES, len - WAL_SNAPSHOT_HEADER_BYTES));
     trm_store_u32(good + 52, trm_crc32c(0, good, 52));
     decode(good, len);
     uint64_t config = trm_load_u32(good + 12) % (len - WAL_SNAPSHOT_HEADER_BYTES + 1);

@@ -45,7 +45,8 @@ static void fill_records(uint8_t *segment, uint32_t seed, const uint8_t *bytes, 
 
 static void use(trm_fs *fs)
 {
-    static const trm_wal_config config = {.segment_bytes_first = SEGMENT_BYTES, .segment_bytes_max = SEGMENT_BYTES};
+    static const trm_wal_config config = {.segment_bytes_first = SEGMENT_BYTES,
+                                          .segment_bytes_max = SEGMENT_BYTES};
     trm_wal *wal;
     trm_err err;
     trm_status status = trm_wal_open(&wal, fs, DIR, &config, &err);
@@ -81,7 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     memset(segment, 0, sizeof segment);
     wal_header header = {.log_id = 1, .sequence = 1, .capacity = SEGMENT_BYTES, .first_index = 1};
     wal_header_encode(&header, segment);
-    size_t raw = len - 1 < SEGMENT_BYTES - TRM_WAL_BLOCK_BYTES ? len - 1 : SEGMENT_BYTES - TRM_WAL_BLOCK_BYTES;
+    size_t raw =
+        len - 1 < SEGMENT_BYTES - TRM_WAL_BLOCK_BYTES ? len - 1 : SEGMENT_BYTES - TRM_WAL_BLOCK_BYTES;
     if (bytes[0] == 0)
         memcpy(segment + TRM_WAL_BLOCK_BYTES, bytes + 1, raw);
     else if (bytes[0] == 1)

@@ -65,7 +65,9 @@ static uint64_t states, transitions, chosen_states, decided_own, decided_other;
 
 static void fail(const char *what)
 {
-    fprintf(stderr, "paxos_explore: %s, after %" PRIu64 " states\nreplay with: tests/simulation/paxos_explore %u %u\n",
+    fprintf(stderr,
+            "paxos_explore: %s, after %" PRIu64
+            " states\nreplay with: tests/simulation/paxos_explore %u %u\n",
             what, states, begun_max, crashes_max);
     exit(1);
 }
@@ -76,7 +78,10 @@ static uint64_t mix(uint64_t hash, uint64_t value)
     return hash ^ (hash >> 32);
 }
 
-static uint64_t mix_ballot(uint64_t hash, trm_ballot ballot) { return mix(mix(hash, ballot.round), ballot.node); }
+static uint64_t mix_ballot(uint64_t hash, trm_ballot ballot)
+{
+    return mix(mix(hash, ballot.round), ballot.node);
+}
 
 static uint64_t mix_value(uint64_t hash, const trm_paxos_value *value)
 {
@@ -124,7 +129,8 @@ static uint64_t hash_in_order(const state *self, const uint8_t order[ACCEPTORS])
 
 static uint64_t hash_of(const state *self)
 {
-    static const uint8_t orders[6][ACCEPTORS] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    static const uint8_t orders[6][ACCEPTORS] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                                 {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
     uint64_t least = UINT64_MAX;
     for (int i = 0; i < 6; i++) {
         uint64_t hash = hash_in_order(self, orders[i]);

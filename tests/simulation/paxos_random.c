@@ -59,7 +59,8 @@ static world w;
 
 static void fail(const char *what)
 {
-    fprintf(stderr, "paxos_random: %s\nreplay with: tests/simulation/paxos_random %" PRIu64 " 1\n", what, w.seed);
+    fprintf(stderr, "paxos_random: %s\nreplay with: tests/simulation/paxos_random %" PRIu64 " 1\n", what,
+            w.seed);
     exit(1);
 }
 
@@ -70,8 +71,14 @@ static uint64_t draw(void)
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
 }
-static uint64_t below(uint64_t bound) { return draw() % bound; }
-static bool troubled(void) { return w.now_ns < FAULTS_END_NS; }
+static uint64_t below(uint64_t bound)
+{
+    return draw() % bound;
+}
+static bool troubled(void)
+{
+    return w.now_ns < FAULTS_END_NS;
+}
 
 static void post(const trm_paxos_message *message, bool to_store, uint32_t to, uint32_t from)
 {
@@ -91,7 +98,8 @@ static void post(const trm_paxos_message *message, bool to_store, uint32_t to, u
         trm_paxos_encode(message, &out);
         if (!trm_writer_ok(&out) || out.len > sizeof free_one->bytes)
             fail("a message that is too long");
-        *free_one = (letter){true, to_store, to, from, w.now_ns + MS + below(troubled() ? 80 * MS : 5 * MS), out.len, {0}};
+        *free_one = (letter){
+            true, to_store, to, from, w.now_ns + MS + below(troubled() ? 80 * MS : 5 * MS), out.len, {0}};
         memcpy(free_one->bytes, out.data, out.len);
         if (troubled() && below(100) == 0)
             free_one->bytes[below(out.len)] ^= (uint8_t)(1 + below(255));
@@ -157,7 +165,8 @@ static void deliver(letter *what)
         }
         return;
     }
-    trm_status status = trm_paxos_store_answer(w.disks[what->to], "host/store", REGISTER, &message, &answer, &err);
+    trm_status status =
+        trm_paxos_store_answer(w.disks[what->to], "host/store", REGISTER, &message, &answer, &err);
     if (status == TRM_OK)
         post(&answer, false, what->from, what->to);
     else if (status == TRM_ECORRUPT || status == TRM_EVERSION)
@@ -298,8 +307,8 @@ int main(int argc, char **argv)
         w.seed = seed + i;
         run();
     }
-    printf("paxos_random: seed %" PRIu64 ", %" PRIu64 " histories, %" PRIu64 " decided, %" PRIu64 " messages, %" PRIu64
-           " dropped, %" PRIu64 " crashes, %" PRIu64 " wipes, %" PRIu64 " faults\n",
+    printf("paxos_random: seed %" PRIu64 ", %" PRIu64 " histories, %" PRIu64 " decided, %" PRIu64
+           " messages, %" PRIu64 " dropped, %" PRIu64 " crashes, %" PRIu64 " wipes, %" PRIu64 " faults\n",
            seed, w.histories, w.decided, w.messages, w.dropped, w.crashes, w.wipes, w.faults);
     return 0;
 }

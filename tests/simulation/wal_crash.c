@@ -43,8 +43,8 @@ typedef struct history {
     uint64_t salt;
     trm_fs *fs;
     trm_wal *wal;
-    model now;          /* as this process believes */
-    model *may_be;      /* what the disk may hold */
+    model now;     /* as this process believes */
+    model *may_be; /* what the disk may hold */
     size_t may_be_len;
     bool sync_fault; /* the system may believe of something that it is on the disk, and it is not */
     uint64_t crashes, kills, opens, repairs, refused, batches, snapshots;
@@ -52,8 +52,8 @@ typedef struct history {
 
 static void fail(history *self, const char *what, const char *detail)
 {
-    fprintf(stderr, "wal_crash: %s: %s\nreplay with: tests/simulation/wal_crash %" PRIu64 " 1\n", what, detail,
-            self->seed);
+    fprintf(stderr, "wal_crash: %s: %s\nreplay with: tests/simulation/wal_crash %" PRIu64 " 1\n", what,
+            detail, self->seed);
     exit(1);
 }
 
@@ -64,7 +64,10 @@ static uint64_t draw(history *self)
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
 }
-static uint64_t below(history *self, uint64_t bound) { return draw(self) % bound; }
+static uint64_t below(history *self, uint64_t bound)
+{
+    return draw(self) % bound;
+}
 
 static size_t payload_of(uint64_t salt, uint8_t out[3000])
 {
@@ -74,7 +77,10 @@ static size_t payload_of(uint64_t salt, uint8_t out[3000])
     return len;
 }
 
-static uint64_t next_salt(history *self) { return (++self->salt << 20) | below(self, 1 << 20); }
+static uint64_t next_salt(history *self)
+{
+    return (++self->salt << 20) | below(self, 1 << 20);
+}
 
 static void may_be(history *self, const model *state)
 {
@@ -118,8 +124,8 @@ static bool same_entries(history *self, const model *state)
         trm_wal_entry got;
         trm_wal_entry_at(self->wal, index, &got);
         size_t len = payload_of(entry->salt, wanted);
-        if (got.index != index || got.term != entry->term || got.type != (uint8_t)entry->salt || got.len != len ||
-            memcmp(got.payload, wanted, len) != 0)
+        if (got.index != index || got.term != entry->term || got.type != (uint8_t)entry->salt ||
+            got.len != len || memcmp(got.payload, wanted, len) != 0)
             return false;
     }
     return true;
@@ -138,17 +144,18 @@ static bool same_snapshot(history *self, const model *state)
     trm_err err;
     if (trm_wal_snapshot_read(self->wal, 0, bytes, sizeof bytes, &had, &err) != TRM_OK)
         fail(self, "snapshot", err.text);
-    return got.config_len == 8 && memcmp(got.config, &state->snapshot_salt, 8) == 0 && got.data_bytes == len &&
-           had == len && memcmp(bytes, wanted, len) == 0;
+    return got.config_len == 8 && memcmp(got.config, &state->snapshot_salt, 8) == 0 &&
+           got.data_bytes == len && had == len && memcmp(bytes, wanted, len) == 0;
 }
 
 static bool is_in(history *self, const model *state)
 {
     trm_wal_hard_state hard;
     trm_wal_hard_state_get(self->wal, &hard);
-    return hard.term == state->hard.term && hard.vote == state->hard.vote && hard.commit == state->hard.commit &&
-           trm_wal_first_index(self->wal) == state->snapshot_index + 1 &&
-           trm_wal_last_index(self->wal) == state->last && same_snapshot(self, state) && same_entries(self, state);
+    return hard.term == state->hard.term && hard.vote == state->hard.vote &&
+           hard.commit == state->hard.commit && trm_wal_first_index(self->wal) == state->snapshot_index + 1 &&
+           trm_wal_last_index(self->wal) == state->last && same_snapshot(self, state) &&
+           same_entries(self, state);
 }
 
 static void compare(history *self)
@@ -161,7 +168,8 @@ static void compare(history *self)
         }
     char text[200];
     const model *first = &self->may_be[0], *last = &self->may_be[self->may_be_len - 1];
-    snprintf(text, sizeof text, "entries %" PRIu64 " to %" PRIu64 "; expected a last one of %" PRIu64 " to %" PRIu64,
+    snprintf(text, sizeof text,
+             "entries %" PRIu64 " to %" PRIu64 "; expected a last one of %" PRIu64 " to %" PRIu64,
              trm_wal_first_index(self->wal), trm_wal_last_index(self->wal), first->last, last->last);
     fail(self, "the log is in a state that it cannot be in", text);
 }
@@ -286,9 +294,11 @@ static bool write_something(history *self)
 
 static bool save_snapshot(history *self)
 {
-    uint64_t index = self->now.snapshot_index + 1 + below(self, self->now.last - self->now.snapshot_index + 3);
+    uint64_t index =
+        self->now.snapshot_index + 1 + below(self, self->now.last - self->now.snapshot_index + 3);
     bool known = index <= self->now.last && below(self, 4);
-    uint64_t term = known ? term_at(&self->now, index) : self->now.hard.term + term_at(&self->now, self->now.last) + 1;
+    uint64_t term =
+        known ? term_at(&self->now, index) : self->now.hard.term + term_at(&self->now, self->now.last) + 1;
     uint64_t salt = next_salt(self);
     uint8_t data[3000];
     size_t len = payload_of(salt, data);
@@ -382,9 +392,11 @@ int main(int argc, char **argv)
         self.seed = seed + i;
         run(&self);
     }
-    printf("wal_crash: seed %" PRIu64 ", %" PRIu64 " histories, %" PRIu64 " crashes, %" PRIu64 " kills, %" PRIu64 " opens, %" PRIu64
-           " repairs, %" PRIu64 " batches, %" PRIu64 " refused for room, %" PRIu64 " snapshots\n",
-           seed, histories, self.crashes, self.kills, self.opens, self.repairs, self.batches, self.refused, self.snapshots);
+    printf("wal_crash: seed %" PRIu64 ", %" PRIu64 " histories, %" PRIu64 " crashes, %" PRIu64
+           " kills, %" PRIu64 " opens, %" PRIu64 " repairs, %" PRIu64 " batches, %" PRIu64
+           " refused for room, %" PRIu64 " snapshots\n",
+           seed, histories, self.crashes, self.kills, self.opens, self.repairs, self.batches, self.refused,
+           self.snapshots);
     free(self.may_be);
     return 0;
 }

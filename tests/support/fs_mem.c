@@ -55,7 +55,8 @@ static trm_status room_for(mem_file *file, uint64_t len, trm_err *err)
 {
     mem_fs *self = (mem_fs *)file->base.fs;
     uint64_t has = file->node->live.len;
-    if (len <= has || self->capacity == UINT64_MAX || trm_fs_mem_used(&self->base) + (len - has) <= self->capacity)
+    if (len <= has || self->capacity == UINT64_MAX ||
+        trm_fs_mem_used(&self->base) + (len - has) <= self->capacity)
         return TRM_OK;
     self->counts.faults++;
     return trm_err_set(err, TRM_ENOSPACE, "%s: No space left on device", file->path);
@@ -84,7 +85,10 @@ static trm_status mem_open(trm_fs *fs, const char *path, int flags, trm_file **o
     if (flags & TRM_FS_TRUNCATE)
         mem_change_add(node, (change){.is_length = true});
     mem_file *file = mem_must(calloc(1, sizeof *file));
-    *file = (mem_file){.base.fs = fs, .next = self->files, .node = node, .path = mem_copy_text(path),
+    *file = (mem_file){.base.fs = fs,
+                       .next = self->files,
+                       .node = node,
+                       .path = mem_copy_text(path),
                        .may_write = flags & TRM_FS_WRITE};
     self->files = file;
     *out = &file->base;
@@ -106,7 +110,8 @@ static void mem_close(trm_file *base)
     free(file);
 }
 
-static trm_status mem_read_at(trm_file *base, uint64_t offset, void *out, size_t len, size_t *got, trm_err *err)
+static trm_status mem_read_at(trm_file *base, uint64_t offset, void *out, size_t len, size_t *got,
+                              trm_err *err)
 {
     mem_file *file = (mem_file *)base;
     trm_status status = file_fault(file, TRM_FS_MEM_READ, err);

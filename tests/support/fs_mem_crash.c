@@ -18,7 +18,8 @@ static bool kept(mem_fs *self, fate how, uint64_t first)
 }
 
 /* Applies one write, sector by sector. */
-static void crash_write(mem_fs *self, mem_node *node, const change *what, fate how, uint64_t *first, bool *torn)
+static void crash_write(mem_fs *self, mem_node *node, const change *what, fate how, uint64_t *first,
+                        bool *torn)
 {
     for (size_t done = 0; done < what->len;) {
         uint64_t at = what->offset + done;
@@ -197,7 +198,10 @@ void trm_fs_mem_destroy(trm_fs *fs)
     free(self);
 }
 
-void trm_fs_mem_set_capacity(trm_fs *fs, uint64_t bytes) { ((mem_fs *)fs)->capacity = bytes; }
+void trm_fs_mem_set_capacity(trm_fs *fs, uint64_t bytes)
+{
+    ((mem_fs *)fs)->capacity = bytes;
+}
 
 void trm_fs_mem_fail(trm_fs *fs, unsigned mask, uint64_t after, uint64_t count, trm_status status)
 {
@@ -223,4 +227,7 @@ void trm_fs_mem_stop_after(trm_fs *fs, uint64_t changes)
     self->stop_after = changes;
 }
 
-void trm_fs_mem_counts_get(const trm_fs *fs, trm_fs_mem_counts *out) { *out = ((const mem_fs *)fs)->counts; }
+void trm_fs_mem_counts_get(const trm_fs *fs, trm_fs_mem_counts *out)
+{
+    *out = ((const mem_fs *)fs)->counts;
+}

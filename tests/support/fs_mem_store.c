@@ -12,7 +12,10 @@ void *mem_must(void *memory)
     return memory;
 }
 
-char *mem_copy_text(const char *text) { return mem_must(strdup(text)); }
+char *mem_copy_text(const char *text)
+{
+    return mem_must(strdup(text));
+}
 
 uint64_t mem_draw(mem_fs *self)
 {
@@ -22,7 +25,10 @@ uint64_t mem_draw(mem_fs *self)
     return z ^ (z >> 31);
 }
 
-uint64_t mem_below(mem_fs *self, uint64_t bound) { return mem_draw(self) % bound; }
+uint64_t mem_below(mem_fs *self, uint64_t bound)
+{
+    return mem_draw(self) % bound;
+}
 
 /* ---- Content. ---- */
 

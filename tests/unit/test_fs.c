@@ -31,7 +31,10 @@ static int set_up(void **state)
     return mkdtemp(root) ? 0 : -1;
 }
 
-static int tear_down(void **state) { return trm_fs_remove_tree(trm_fs_posix(), root, &err) == TRM_OK ? 0 : -1; }
+static int tear_down(void **state)
+{
+    return trm_fs_remove_tree(trm_fs_posix(), root, &err) == TRM_OK ? 0 : -1;
+}
 
 static void whole_files_round_trip(void **state)
 {
@@ -152,7 +155,10 @@ static trm_status count_name(const char *name, void *context)
     return *seen >= 8 ? TRM_EOF : TRM_OK;
 }
 
-static trm_status stop_at_once(const char *name, void *context) { return TRM_EOF; }
+static trm_status stop_at_once(const char *name, void *context)
+{
+    return TRM_EOF;
+}
 
 static void names_are_listed(void **state)
 {

@@ -95,8 +95,15 @@ static void an_acceptor_keeps_its_promises(void **state)
 static void start(trm_paxos_proposer *proposer, uint64_t node, char value)
 {
     uint8_t byte = (uint8_t)value;
-    trm_paxos_proposer_config config = {.register_id = REGISTER, .node = node, .store_ids = stores, .acceptors = 3,
-                                        .value = &byte, .value_len = 1, .timeout_ns = 100, .backoff_ns = 10, .seed = 1};
+    trm_paxos_proposer_config config = {.register_id = REGISTER,
+                                        .node = node,
+                                        .store_ids = stores,
+                                        .acceptors = 3,
+                                        .value = &byte,
+                                        .value_len = 1,
+                                        .timeout_ns = 100,
+                                        .backoff_ns = 10,
+                                        .seed = 1};
     trm_paxos_proposer_init(proposer, &config, 0);
 }
 
@@ -111,7 +118,8 @@ static unsigned sent(trm_paxos_proposer *proposer, trm_paxos_message *last)
     return count;
 }
 
-static void answer_from(trm_paxos_proposer *proposer, uint64_t store, trm_paxos_type type, trm_ballot other, char value)
+static void answer_from(trm_paxos_proposer *proposer, uint64_t store, trm_paxos_type type, trm_ballot other,
+                        char value)
 {
     trm_paxos_message out = message(type, proposer->ballot.round, proposer->ballot.node, value);
     out.store_id = store;
@@ -230,7 +238,8 @@ static void damaged_store_files_are_refused(void **state)
             assert_non_null(strstr(err.text, paths[which]));
             bytes[at] ^= 4;
             assert_int_equal(trm_fs_write_whole(fs, paths[which], bytes, at, 0, &err), TRM_OK);
-            assert_int_equal(trm_paxos_store_answer(fs, DIR, REGISTER, &request, &answer, &err), TRM_ECORRUPT);
+            assert_int_equal(trm_paxos_store_answer(fs, DIR, REGISTER, &request, &answer, &err),
+                             TRM_ECORRUPT);
             assert_int_equal(trm_paxos_store_make(fs, DIR, 5, &id, &err), which == 0 ? TRM_ECORRUPT : TRM_OK);
         }
         assert_int_equal(trm_fs_write_whole(fs, paths[which], bytes, len, 0, &err), TRM_OK);
@@ -239,7 +248,8 @@ static void damaged_store_files_are_refused(void **state)
             trm_store_u64(bytes + 20, REGISTER + 1);
             trm_store_u32(bytes + len - 4, trm_crc32c(0, bytes, len - 4));
             assert_int_equal(trm_fs_write_whole(fs, paths[which], bytes, len, 0, &err), TRM_OK);
-            assert_int_equal(trm_paxos_store_answer(fs, DIR, REGISTER, &request, &answer, &err), TRM_ECORRUPT);
+            assert_int_equal(trm_paxos_store_answer(fs, DIR, REGISTER, &request, &answer, &err),
+                             TRM_ECORRUPT);
             trm_store_u64(bytes + 44, 5); /* accepted above what was promised */
             trm_store_u32(bytes + len - 4, trm_crc32c(0, bytes, len - 4));
             trm_paxos_acceptor now;

@@ -24,7 +24,10 @@ static int set_up(void **state)
     return mkdtemp(root) ? 0 : -1;
 }
 
-static int tear_down(void **state) { return trm_fs_remove_tree(trm_fs_posix(), root, &err) == TRM_OK ? 0 : -1; }
+static int tear_down(void **state)
+{
+    return trm_fs_remove_tree(trm_fs_posix(), root, &err) == TRM_OK ? 0 : -1;
+}
 
 static trm_replog *open_log(size_t pending, size_t snapshot)
 {
@@ -206,7 +209,8 @@ static void images_are_restored_and_shorten_the_log(void **state)
 /* The real file system, failing when told to. The log's thread calls it. */
 static _Atomic(trm_status) write_fault, large_write_fault, sync_fault;
 
-static trm_status faulty_write_at(trm_file *file, uint64_t offset, const void *bytes, size_t len, trm_err *why)
+static trm_status faulty_write_at(trm_file *file, uint64_t offset, const void *bytes, size_t len,
+                                  trm_err *why)
 {
     if (write_fault)
         return trm_err_set(why, write_fault, "writing fails");

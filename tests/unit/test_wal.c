@@ -1,146 +1,7 @@
-/* runtime/wal: what a crash may leave is repaired, what it cannot is refused with file
- * and offset. Random histories are in tests/simulation/wal_crash.c. */
-#include "runtime/wal.h"
-
-#include "runtime/crc32c.h"
-#include "runtime/diag.h"
-#include "runtime/wal_format.h"
-#include "tests/support/fs_mem.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define DIR "log"
-#define SEGMENT_1 DIR "/segment-0000000000000001"
-#define SEGMENT_2 DIR "/segment-0000000000000002"
-#define SEGMENT_3 DIR "/segment-0000000000000003"
-
-static trm_fs *fs;
-static trm_wal *wal;
-static trm_err err;
-
-static int set_up(void **state)
-{
-    fs = trm_fs_mem_create(1);
-    wal = NULL;
-    return fs ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    trm_wal_close(wal);
-    trm_fs_mem_destroy(fs);
-    return 0;
-}
-
-static trm_status open_sized(uint32_t first, uint32_t max)
-{
-    trm_wal_close(wal);
-    wal = NULL;
-    trm_wal_config config = {.create = true, .log_id = 42, .segment_bytes_first = first, .segment_bytes_max = max};
-    return trm_wal_open(&wal, fs, DIR, &config, &err);
-}
-
-static void open_ok(void)
-{
-    trm_status status = open_sized(16384, 16384);
-    if (status != TRM_OK)
-        print_message("%s\n", err.text);
-    assert_int_equal(status, TRM_OK);
-}
-
-static void expect_refused(trm_status wanted, const char *file, const char *offset)
-{
-    assert_int_equal(open_sized(16384, 16384), wanted);
-    if (!strstr(err.text, file) || !strstr(err.text, offset))
-        print_message("%s\n", err.text);
-    assert_non_null(strstr(err.text, file));
-    assert_non_null(strstr(err.text, offset));
-    FILE *nowhere = fopen("/dev/null", "w");
-    assert_int_equal(trm_wal_dump(fs, DIR, true, nowhere, &err), wanted);
-    fclose(nowhere);
-}
-
-static void add(trm_wal_batch *batch, uint64_t index, uint64_t term, const char *payload)
-{
-    trm_wal_entry entry = {index, term, 1, (const uint8_t *)payload, strlen(payload)};
-    trm_wal_batch_entry(batch, &entry);
-}
-
-static trm_status write_batch(trm_wal_batch *batch)
-{
-    trm_status status = trm_wal_write(wal, batch, &err);
-    if (status == TRM_OK)
-        status = trm_wal_sync(wal, &err);
-    trm_wal_batch_close(batch);
-    return status;
-}
-
-/* One synced batch of one entry. */
-static void put(uint64_t index, uint64_t term, const char *payload)
-{
-    trm_wal_batch batch;
-    trm_wal_batch_init(&batch);
-    add(&batch, index, term, payload);
-    assert_int_equal(write_batch(&batch), TRM_OK);
-}
-
-static void put_hard(uint64_t term, uint64_t vote, uint64_t commit)
-{
-    trm_wal_batch batch;
-    trm_wal_batch_init(&batch);
-    trm_wal_hard_state hard = {term, vote, commit};
-    trm_wal_batch_hard_state(&batch, &hard);
-    assert_int_equal(write_batch(&batch), TRM_OK);
-}
-
-static void save(uint64_t index, uint64_t term, const char *data)
-{
-    trm_wal_snapshot meta = {.index = index, .term = term, .config = (const uint8_t *)"cfg", .config_len = 3};
-    assert_int_equal(trm_wal_snapshot_begin(wal, &meta, &err), TRM_OK);
-    assert_int_equal(trm_wal_snapshot_write(wal, data, strlen(data), &err), TRM_OK);
-    assert_int_equal(trm_wal_snapshot_commit(wal, &err), TRM_OK);
-}
-
-static void expect_entry(uint64_t index, uint64_t term, const char *payload)
-{
-    trm_wal_entry entry;
-    assert_true(index >= trm_wal_first_index(wal) && index <= trm_wal_last_index(wal));
-    trm_wal_entry_at(wal, index, &entry);
-    assert_int_equal(entry.term, term);
-    assert_int_equal(trm_wal_term_at(wal, index), term);
-    assert_int_equal(entry.len, strlen(payload));
-    assert_memory_equal(entry.payload, payload, entry.len);
-}
-
-static uint8_t *read_file(const char *path, size_t *len)
-{
-    uint8_t *bytes;
-    assert_int_equal(trm_fs_read_whole(fs, path, 1 << 24, &bytes, len, &err), TRM_OK);
-    return bytes;
-}
-
-static void write_file(const char *path, const void *bytes, size_t len)
-{
-    assert_int_equal(trm_fs_write_whole(fs, path, bytes, len, 0, &err), TRM_OK);
-}
-
-static void flip(const char *path, size_t at)
-{
-    size_t len;
-    uint8_t *bytes = read_file(path, &len);
-    assert_true(at < len);
-    bytes[at] ^= 0x10;
-    write_file(path, bytes, len);
-    free(bytes);
-}
-
-static void remove_file(const char *path) { assert_int_equal(fs->ops->remove(fs, path, &err), TRM_OK); }
+/* runtime/wal: what is written is read, what a crash may leave is repaired, full and failing
+ * disks are survived. What is refused is in test_wal_damage.c; random histories are in
+ * tests/simulation/wal_crash.c. */
+#include "tests/unit/wal_files.h"
 
 /* ---- The plain way. ---- */
 
@@ -164,7 +25,8 @@ static void a_new_log_is_empty(void **state)
     trm_wal_hard_state_get(wal, &hard);
     trm_wal_snapshot_get(wal, &snapshot);
     assert_true(hard.term == 0 && hard.vote == TRM_WAL_VOTE_NONE && hard.commit == 0 && snapshot.index == 0);
-    assert_true(trm_wal_first_index(wal) == 1 && trm_wal_last_index(wal) == 0 && trm_wal_term_at(wal, 0) == 0);
+    assert_true(trm_wal_first_index(wal) == 1 && trm_wal_last_index(wal) == 0 &&
+                trm_wal_term_at(wal, 0) == 0);
     assert_true(trm_wal_log_id(wal) == 42 && trm_wal_repairs(wal) == 0);
     trm_wal_close(NULL);
 }
@@ -344,7 +206,8 @@ static void snapshots_replace_what_they_cover(void **state)
     save(18, 1, "the state");
     trm_wal_snapshot snapshot;
     trm_wal_snapshot_get(wal, &snapshot);
-    assert_true(snapshot.index == 18 && snapshot.term == 1 && snapshot.data_bytes == 9 && snapshot.config_len == 3);
+    assert_true(snapshot.index == 18 && snapshot.term == 1 && snapshot.data_bytes == 9 &&
+                snapshot.config_len == 3);
     assert_int_equal(trm_wal_compact(wal, &err), TRM_OK);
     assert_true(trm_wal_segment_bytes(wal) < before);
     put(21, 2, "next");
@@ -378,7 +241,8 @@ static void a_snapshot_of_another_history_voids_the_log(void **state)
     for (uint64_t i = 1; i <= 5; i++)
         put(i, 1, "old");
     save(3, 2, "another");
-    assert_true(trm_wal_first_index(wal) == 4 && trm_wal_last_index(wal) == 3 && trm_wal_term_at(wal, 3) == 2);
+    assert_true(trm_wal_first_index(wal) == 4 && trm_wal_last_index(wal) == 3 &&
+                trm_wal_term_at(wal, 3) == 2);
     open_ok();
     assert_int_equal(trm_wal_last_index(wal), 3);
     /* The same when the power goes before the record that says so. */
@@ -450,205 +314,6 @@ static void a_failed_write_leaves_nothing_behind(void **state)
     assert_int_equal(trm_wal_repairs(wal), 1);
     free(one);
     free(both);
-}
-
-/* ---- What no crash explains. ---- */
-
-static void a_bad_record_before_synced_ones_is_refused(void **state)
-{
-    open_ok();
-    put(1, 1, "first");
-    put(2, 1, "second");
-    trm_wal_close(wal);
-    wal = NULL;
-    size_t len;
-    uint8_t *bytes = read_file(SEGMENT_1, &len);
-    for (size_t at = TRM_WAL_BLOCK_BYTES; at < TRM_WAL_BLOCK_BYTES + 60; at++) {
-        write_file(SEGMENT_1, bytes, len);
-        flip(SEGMENT_1, at);
-        char offset[64];
-        snprintf(offset, sizeof offset, "offset %u", at < TRM_WAL_BLOCK_BYTES + 40 ? 4096u : 4136u);
-        expect_refused(TRM_ECORRUPT, SEGMENT_1, offset);
-    }
-    /* In the newest batch it looks like a torn write. */
-    write_file(SEGMENT_1, bytes, len);
-    flip(SEGMENT_1, 2 * TRM_WAL_BLOCK_BYTES + 30);
-    open_ok();
-    assert_int_equal(trm_wal_last_index(wal), 1);
-    free(bytes);
-}
-
-static void three_segments(void)
-{
-    open_ok();
-    char big[9000];
-    memset(big, 'b', sizeof big - 1);
-    big[sizeof big - 1] = '\0';
-    for (uint64_t i = 1; i <= 3; i++)
-        put(i, 1, big);
-    trm_wal_close(wal);
-    wal = NULL;
-}
-
-static void a_bad_older_segment_is_refused(void **state)
-{
-    three_segments();
-    size_t len;
-    uint8_t *bytes = read_file(SEGMENT_1, &len);
-    flip(SEGMENT_1, 5000);
-    expect_refused(TRM_ECORRUPT, SEGMENT_1, "offset 4096");
-    write_file(SEGMENT_1, bytes, 6000);
-    expect_refused(TRM_ECORRUPT, SEGMENT_1, "offset 4096");
-    write_file(SEGMENT_1, bytes, len);
-    open_ok();
-    trm_wal_close(wal);
-    wal = NULL;
-    remove_file(SEGMENT_2);
-    expect_refused(TRM_ECORRUPT, DIR, "segment 2 is missing");
-    remove_file(SEGMENT_1);
-    expect_refused(TRM_ECORRUPT, DIR, "segment 2 is missing");
-    free(bytes);
-}
-
-static void bad_headers_are_refused(void **state)
-{
-    three_segments();
-    size_t len;
-    uint8_t *bytes = read_file(SEGMENT_3, &len);
-    for (size_t at = 0; at < WAL_HEADER_BYTES; at++) {
-        write_file(SEGMENT_3, bytes, len);
-        flip(SEGMENT_3, at);
-        expect_refused(at >= 8 && at < 12 ? TRM_EVERSION : TRM_ECORRUPT, SEGMENT_3, at >= 8 && at < 12 ? "version" : "offset 0");
-    }
-    write_file(SEGMENT_3, bytes, 99);
-    expect_refused(TRM_ECORRUPT, SEGMENT_3, "offset 0");
-    /* A header that checks and says what it cannot. */
-    memcpy(bytes + 32, "\1\0\0\0\0\0\0\0", 8);
-    trm_store_u32(bytes + 96, trm_crc32c(0, bytes, 96));
-    write_file(SEGMENT_3, bytes, len);
-    expect_refused(TRM_ECORRUPT, SEGMENT_3, "out of its range");
-    free(bytes);
-    bytes = read_file(SEGMENT_2, &len);
-    write_file(SEGMENT_3, bytes, len);
-    expect_refused(TRM_ECORRUPT, SEGMENT_3, "segment 2");
-    free(bytes);
-}
-
-/* Rewrites a header field and its checksum. */
-static void forge(const char *path, size_t at, uint64_t value)
-{
-    size_t len;
-    uint8_t *bytes = read_file(path, &len);
-    trm_store_u64(bytes + at, value);
-    trm_store_u32(bytes + 96, trm_crc32c(0, bytes, 96));
-    write_file(path, bytes, len);
-    free(bytes);
-}
-
-static void segments_that_do_not_fit_together_are_refused(void **state)
-{
-    three_segments();
-    forge(SEGMENT_3, 16, 43);
-    expect_refused(TRM_ECORRUPT, SEGMENT_3, "another log");
-    forge(SEGMENT_3, 16, 42);
-    forge(SEGMENT_3, 40, 5);
-    expect_refused(TRM_ECORRUPT, SEGMENT_3, "does not begin where");
-    forge(SEGMENT_3, 40, 3);
-    forge(SEGMENT_3, 80, 4096);
-    expect_refused(TRM_ECORRUPT, SEGMENT_2, "offset 4096");
-}
-
-static void bad_snapshots_are_refused(void **state)
-{
-    open_ok();
-    put(1, 1, "first");
-    save(1, 1, "the state");
-    trm_wal_close(wal);
-    wal = NULL;
-    const char *path = DIR "/snapshot-0000000000000001";
-    size_t len;
-    uint8_t *bytes = read_file(path, &len);
-    for (size_t at = 0; at < len; at++) {
-        write_file(path, bytes, len);
-        flip(path, at);
-        expect_refused(at >= 8 && at < 12 ? TRM_EVERSION : TRM_ECORRUPT, path, at < 8 || at >= 12 ? "bad snapshot" : "version");
-        write_file(path, bytes, at);
-        expect_refused(TRM_ECORRUPT, path, "bad snapshot");
-    }
-    write_file(DIR "/snapshot-0000000000000002", bytes, len);
-    expect_refused(TRM_ECORRUPT, "snapshot-0000000000000002", "offset 24");
-    remove_file(DIR "/snapshot-0000000000000002");
-    write_file(path, bytes, len);
-    open_ok();
-    save(5, 2, "ahead");
-    put(6, 2, "six");
-    trm_wal_close(wal);
-    wal = NULL;
-    size_t len5;
-    uint8_t *bytes5 = read_file(DIR "/snapshot-0000000000000005", &len5);
-    remove_file(DIR "/snapshot-0000000000000005");
-    expect_refused(TRM_ECORRUPT, SEGMENT_1, "the snapshot of entry 5 that it needs is missing");
-    write_file(DIR "/snapshot-0000000000000005", bytes5, len5);
-    remove_file(SEGMENT_1);
-    expect_refused(TRM_ECORRUPT, DIR, "all segments are missing");
-    free(bytes5);
-    free(bytes);
-}
-
-/* Records with a good checksum that make no sense: only a bug writes them. */
-static void nonsense_is_refused(void **state)
-{
-    static const struct {
-        uint8_t type;
-        uint8_t payload[24];
-        uint32_t len;
-        const char *why;
-    } records[] = {
-        {WAL_ENTRIES, {3, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0}, 11, "do not follow"},
-        {WAL_ENTRIES, {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0}, 11, "do not follow"},
-        {WAL_ENTRIES, {2, 0, 0, 0, 0, 0, 0, 0}, 8, "malformed"},
-        {WAL_ENTRIES, {2, 0, 0, 0, 0, 0, 0, 0, 9, 1, 5}, 11, "malformed"},
-        {WAL_ENTRIES, {2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0}, 11, "older term"},
-        {WAL_ENTRIES, {2, 0}, 2, "do not follow"},
-        {WAL_HARD_STATE, {0}, 24, "term goes back"},
-        {WAL_HARD_STATE, {9}, 23, "term goes back"},
-        {WAL_TRUNCATE, {0}, 8, "malformed"},
-        {WAL_TRUNCATE, {1}, 7, "malformed"},
-        {WAL_RESET, {1}, 8, "malformed"},
-        {WAL_RESET, {1, 0, 0, 0, 0, 0, 0, 0, 1}, 16, "snapshot of entry 1"},
-    };
-    for (size_t i = 0; i < sizeof records / sizeof records[0]; i++) {
-        trm_fs_mem_wipe(fs);
-        trm_wal_close(wal);
-        wal = NULL;
-        open_ok();
-        trm_wal_batch batch;
-        trm_wal_batch_init(&batch);
-        trm_wal_hard_state hard = {5, 1, 0};
-        trm_wal_batch_hard_state(&batch, &hard);
-        add(&batch, 1, 1, "first");
-        assert_int_equal(write_batch(&batch), TRM_OK);
-        trm_wal_close(wal);
-        wal = NULL;
-        size_t len;
-        uint8_t *bytes = read_file(SEGMENT_1, &len);
-        wal_cursor cursor;
-        wal_record record;
-        wal_cursor_init(&cursor, bytes, len, trm_load_u32(bytes + 96));
-        while (wal_cursor_next(&cursor, &record))
-            continue;
-        size_t at = (cursor.at + 4095) / 4096 * 4096;
-        memset(bytes + at, 0, 64);
-        trm_store_u32(bytes + at + 8, records[i].len);
-        bytes[at + 20] = records[i].type;
-        memcpy(bytes + at + 24, records[i].payload, 24);
-        size_t padded = (24 + records[i].len + 7) / 8 * 8;
-        memset(bytes + at + 24 + records[i].len, 0, padded - 24 - records[i].len);
-        wal_stamp(bytes + at, padded, cursor.seed, 4096, &cursor.chain, &cursor.number);
-        write_file(SEGMENT_1, bytes, len);
-        expect_refused(TRM_ECORRUPT, "offset 8192", records[i].why);
-        free(bytes);
-    }
 }
 
 /* ---- Full and failing disks. ---- */
@@ -733,7 +398,8 @@ static void every_operation_may_fail(void **state)
                     if (status == TRM_OK)
                         synced = i;
                     trm_wal_snapshot meta = {.index = i, .term = 1};
-                    if (status == TRM_OK && i % 2 == 0 && trm_wal_snapshot_begin(wal, &meta, &err) == TRM_OK &&
+                    if (status == TRM_OK && i % 2 == 0 &&
+                        trm_wal_snapshot_begin(wal, &meta, &err) == TRM_OK &&
                         trm_wal_snapshot_write(wal, "s", 1, &err) == TRM_OK &&
                         trm_wal_snapshot_commit(wal, &err) == TRM_OK)
                         trm_wal_compact(wal, &err);
@@ -851,12 +517,6 @@ int main(void)
         TEST(a_snapshot_of_another_history_voids_the_log),
         TEST(stale_records_are_not_taken_for_new),
         TEST(a_failed_write_leaves_nothing_behind),
-        TEST(a_bad_record_before_synced_ones_is_refused),
-        TEST(a_bad_older_segment_is_refused),
-        TEST(bad_headers_are_refused),
-        TEST(segments_that_do_not_fit_together_are_refused),
-        TEST(bad_snapshots_are_refused),
-        TEST(nonsense_is_refused),
         TEST(a_full_disk_refuses_and_goes_on),
         TEST(a_failed_sync_is_for_good),
         TEST(every_operation_may_fail),
