@@ -10,7 +10,7 @@
  * half of the region. Besides it TRM_MERGE_BYTES.
  *
  * Values are streamed; a key with more values than memory works. Equal keys come together
- * whatever segment they are in; the order of values is the order of the segments given.
+ * whatever segment they are in; their values come in no particular order.
  */
 #ifndef TRM_WORKERS_MERGE_H
 #define TRM_WORKERS_MERGE_H

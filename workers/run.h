@@ -14,8 +14,8 @@
  *   header   u32 magic "TRMR" · u16 version · u8 kind (1 run, 2 extract) · u8 0 ·
  *            u32 map task · u32 attempt · u32 partitions · u32 CRC-32C of the 20 bytes before
  *   index    u32 segments · u32 0 · per segment {u32 partition · u32 spill · u64 offset ·
- *            u64 stored bytes · u64 raw bytes · u64 records · u32 largest block, raw ·
- *            u32 blocks} · u32 CRC-32C of the index before it
+ *            u64 stored bytes · u64 raw bytes · u64 records · u64 largest record ·
+ *            u32 largest block, raw · u32 blocks} · u32 CRC-32C of the index before it
  *   footer   u64 offset of the index · u32 its bytes · u32 CRC-32C of the 12 bytes before ·
  *            u32 magic "TRME"
  *   block    u32 raw bytes · u32 stored bytes · u32 records · u32 partition · u8 codec ·
@@ -46,7 +46,7 @@
 #define TRM_RUN_HEADER_BYTES 24u
 #define TRM_RUN_FOOTER_BYTES 20u
 #define TRM_RUN_INDEX_HEAD_BYTES 8u
-#define TRM_RUN_INDEX_ENTRY_BYTES 48u
+#define TRM_RUN_INDEX_ENTRY_BYTES 56u
 #define TRM_RUN_BLOCK_HEADER_BYTES 24u
 #define TRM_RUN_BLOCK_RECORDS 0u
 #define TRM_RUN_BLOCK_HEAD 1u
@@ -63,6 +63,7 @@ typedef struct trm_segment {
     uint64_t stored_bytes;
     uint64_t raw_bytes;
     uint64_t records;
+    uint64_t record_bytes_max; /* of its largest record */
     uint32_t block_bytes_max; /* raw bytes of its largest block */
     uint32_t blocks;
 } trm_segment;

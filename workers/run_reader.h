@@ -83,14 +83,16 @@ typedef struct trm_segment_reader {
     const uint8_t *key, *value;
     size_t key_len;
     uint64_t value_len;
+    const uint8_t *record; /* the whole record as stored: record_len bytes; not when spread */
+    size_t record_len;
     bool spread;
     /* Private. */
     const uint8_t *at, *end; /* what is left of the block */
     uint64_t value_left;     /* of a spread value */
     uint64_t records_left;   /* of the segment, for the check at its end */
-    uint32_t block_records_left;
     uint64_t offset, offset_end;
-    size_t stored_guess;     /* what to read for the next block */
+    size_t stored_guess;     /* the stored bytes of the block before */
+    bool packed;             /* it was compressed */
     uint8_t *buffer;
     size_t buffer_bytes;
     trm_file *file;
@@ -103,11 +105,32 @@ size_t trm_segment_buffer_bytes(const trm_segment *segment);
 /* Borrows everything. `file` is source->path opened for reading. Reads nothing yet. */
 void trm_segment_reader_init(trm_segment_reader *self, const trm_segment_at *source, trm_file *file,
                              trm_block_reader *shared, uint8_t *buffer, size_t buffer_bytes);
+trm_status trm_segment_next_slow(trm_segment_reader *self, trm_err *err);
 /* The next record; TRM_EOF after the last. Key and value are valid until the next call of
- * this or of trm_segment_value. */
-trm_status trm_segment_next(trm_segment_reader *self, trm_err *err);
-/* The next piece of a spread value, never empty; TRM_EOF after the last. The key stays valid
- * until the first call: copy it before. */
+ * this or of trm_segment_value; 16 bytes after either may be read (they are the buffer's). */
+static inline trm_status trm_segment_next(trm_segment_reader *self, trm_err *err)
+{
+    const uint8_t *at = self->at;
+    size_t left = (size_t)(self->end - at);
+    if (__builtin_expect(left >= 2 && !((at[0] | at[1]) & 0x80) && !self->value_left, 1)) {
+        size_t key_len = at[0], value_len = at[1];
+        if (__builtin_expect(key_len + value_len <= left - 2 && self->records_left, 1)) {
+            self->record = at;
+            self->record_len = 2 + key_len + value_len;
+            self->key = at + 2;
+            self->key_len = key_len;
+            self->value = at + 2 + key_len;
+            self->value_len = value_len;
+            self->at = at + 2 + key_len + value_len;
+            self->spread = false;
+            self->records_left--;
+            return TRM_OK;
+        }
+    }
+    return trm_segment_next_slow(self, err);
+}
+/* The next piece of a spread value, never empty, valid until the next call; TRM_EOF after the
+ * last. The key stays valid until the first call: copy it before. */
 trm_status trm_segment_value(trm_segment_reader *self, const uint8_t **piece, size_t *len, trm_err *err);
 
 #endif

@@ -39,7 +39,8 @@ trm_status trm_run_writer_open(trm_run_writer *self, const char *path, uint32_t 
                                uint32_t partitions, trm_err *err);
 /* Segments come in (spill, partition) order; one without records leaves nothing. `remote`:
  * the policy is told that the partition is read on another host. */
-void trm_run_writer_segment(trm_run_writer *self, uint32_t spill, uint32_t partition, bool remote);
+trm_status trm_run_writer_segment(trm_run_writer *self, uint32_t spill, uint32_t partition, bool remote,
+                                  trm_err *err);
 /* Appends a pair to the segment; keys must not decrease (not checked). */
 trm_status trm_run_writer_put(trm_run_writer *self, const void *key, size_t key_len, const void *value,
                               size_t value_len, trm_err *err);

@@ -1,0 +1,597 @@
+/* The data path against a plain reference: random pairs through collectors, runs, extracts and
+ * merges give what sorting all of them in memory gives, whatever the keys, sizes, partitions,
+ * memory, folds, combiners and codecs.
+ *
+ * TRM_TEST_SEED=N (or the first argument) runs case N alone. */
+#include "jobs/cuts.h"
+#include "tests/support/fs_mem.h"
+#include "workers/collector.h"
+#include "workers/key.h"
+#include "workers/merge.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifdef TRM_SANITIZED
+#define CASES 60u
+#else
+#define CASES 250u
+#endif
+#define MAPS_MAX 6u
+#define KEY_BYTES_MAX_DRAWN 300u
+
+static uint64_t first_case = 1, cases = CASES;
+
+/* ---- Randomness --------------------------------------------------------------------- */
+
+static uint64_t draw(uint64_t *random)
+{
+    uint64_t z = *random += 0x9e3779b97f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+static uint64_t below(uint64_t *random, uint64_t bound) { return draw(random) % bound; }
+static bool one_in(uint64_t *random, uint64_t n) { return below(random, n) == 0; }
+
+/* ---- A case ------------------------------------------------------------------------- */
+
+typedef enum key_kind { KEYS_WORDS, KEYS_BINARY, KEYS_SAME_PREFIX, KEYS_FEW, KEYS_NESTED, KEYS_LONG, KEY_KINDS } key_kind;
+typedef enum reduction { GENERAL, COMBINED, FOLD_SUM, FOLD_COUNT, FOLD_MIN, FOLD_SMALL, FOLD_LARGE, REDUCTIONS } reduction;
+typedef enum partitioner { BY_HASH, BY_CALL, BY_CUTS, PARTITIONERS } partitioner;
+
+typedef struct expected {
+    uint8_t *key;
+    size_t key_len;
+    uint64_t count, sum, least, hash;
+    bool seen;
+} expected;
+
+typedef struct datapath_case {
+    uint64_t seed, random;
+    key_kind keys;
+    reduction reduction;
+    partitioner partitioner;
+    bool reversed, through_extract;
+    uint32_t partitions, maps;
+    size_t pairs, value_bytes_max, map_bytes, reduce_bytes;
+    trm_compress_policy policy;
+    trm_fs *fs;
+    trm_region region;
+    trm_cuts cuts;
+    expected *table;
+    size_t table_count, table_capacity;
+    uint64_t spills, passes, clock;
+} datapath_case;
+
+#define CHECK(c, holds)                                                                                      \
+    do {                                                                                                     \
+        if (!(holds))                                                                                        \
+            fail_msg("case %llu: %s (TRM_TEST_SEED=%llu tests/unit/test_datapath)",                          \
+                     (unsigned long long)(c)->seed, #holds, (unsigned long long)(c)->seed);                  \
+    } while (0)
+#define CHECK_OK(c, call)                                                                                    \
+    do {                                                                                                     \
+        trm_status status_ = (call);                                                                         \
+        if (status_ != TRM_OK)                                                                               \
+            fail_msg("case %llu: %s: %s: %s", (unsigned long long)(c)->seed, #call, trm_status_name(status_), \
+                     err.text);                                                                              \
+    } while (0)
+
+static size_t draw_key(datapath_case *c, uint8_t *key)
+{
+    uint64_t *r = &c->random;
+    size_t len = 0;
+    switch (c->keys) {
+    case KEYS_WORDS:
+        len = 1 + below(r, 12);
+        for (size_t i = 0; i < len; i++)
+            key[i] = (uint8_t)('a' + below(r, one_in(r, 2) ? 3 : 26));
+        break;
+    case KEYS_BINARY:
+        len = below(r, 24);
+        for (size_t i = 0; i < len; i++)
+            key[i] = (uint8_t)(one_in(r, 3) ? 0 : draw(r));
+        break;
+    case KEYS_SAME_PREFIX:
+        len = 40 + below(r, 8);
+        memset(key, 'p', len);
+        for (size_t i = 38; i < len; i++)
+            key[i] = (uint8_t)below(r, 4);
+        break;
+    case KEYS_FEW:
+        len = (size_t)snprintf((char *)key, 32, "key%u", (unsigned)below(r, 3));
+        break;
+    case KEYS_NESTED: /* each a prefix of the next, and zeros that look like padding */
+        len = below(r, 40);
+        memset(key, one_in(r, 2) ? 0 : 'a', len);
+        break;
+    case KEYS_LONG:
+        len = 1 + below(r, KEY_BYTES_MAX_DRAWN);
+        for (size_t i = 0; i < len; i++)
+            key[i] = (uint8_t)('a' + (i < 20 ? 0 : below(r, 2)));
+        break;
+    case KEY_KINDS:
+        break;
+    }
+    return len;
+}
+
+static int compare_reversed(const void *a, size_t a_len, const void *b, size_t b_len)
+{
+    return -trm_key_compare(a, a_len, b, b_len);
+}
+
+static uint32_t partition_by_call(void *context, const void *key, size_t key_len)
+{
+    datapath_case *c = context;
+    return key_len ? *(const uint8_t *)key % c->partitions : 0;
+}
+
+static uint64_t hash_value(const uint8_t *value, size_t len)
+{
+    uint64_t h = len;
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ value[i]) * 0x100000001b3ull;
+    return h ^ h >> 29;
+}
+
+/* ---- Folds of the user's own ------------------------------------------------------------ */
+
+static void small_init(void *state, const void *value, size_t len) { memcpy(state, value, 4); }
+static void small_add(void *state, const void *value, size_t len)
+{
+    uint32_t a = trm_load_u32(state), b = trm_load_u32(value);
+    trm_store_u32(state, a + b);
+}
+static void small_merge(void *state, const void *other) { small_add(state, other, 4); }
+static const trm_fold fold_small = {4, small_init, small_add, small_merge};
+
+typedef struct large_state {
+    uint64_t count, sum, hash;
+} large_state;
+static void large_init(void *state, const void *value, size_t len)
+{
+    *(large_state *)state = (large_state){1, len >= 8 ? trm_load_u64(value) : 0, hash_value(value, len)};
+}
+static void large_merge(void *state, const void *other)
+{
+    large_state *a = state;
+    const large_state *b = other;
+    *a = (large_state){a->count + b->count, a->sum + b->sum, a->hash + b->hash};
+}
+static void large_add(void *state, const void *value, size_t len)
+{
+    large_state one;
+    large_init(&one, value, len);
+    large_merge(state, &one);
+}
+static const trm_fold fold_large = {sizeof(large_state), large_init, large_add, large_merge};
+
+static const trm_fold *fold_of(const datapath_case *c)
+{
+    static const trm_fold *const folds[REDUCTIONS] = {
+        [FOLD_SUM] = TRM_FOLD_SUM_U64, [FOLD_COUNT] = TRM_FOLD_COUNT, [FOLD_MIN] = TRM_FOLD_MIN_U64,
+        [FOLD_SMALL] = &fold_small,    [FOLD_LARGE] = &fold_large,
+    };
+    return folds[c->reduction];
+}
+
+static trm_status combine(void *context, trm_group *group, trm_group_out *out, trm_err *err)
+{
+    datapath_case *c = context;
+    const void *value;
+    size_t len;
+    uint64_t sum = 0;
+    trm_status status = TRM_EOF;
+    unsigned most = group->key_len % 7 == 3 ? 2 : UINT32_MAX, taken = 0;
+    uint64_t values[2];
+    while (taken < most && (status = trm_group_next(group, &value, &len, err)) == TRM_OK) {
+        CHECK(c, len == 8);
+        values[taken % 2] = trm_load_u64(value);
+        sum += trm_load_u64(value);
+        taken++;
+    }
+    (void)values;
+    if (taken == most) { /* goes on, and gives out in two parts */
+        status = trm_group_out_put(out, group->key, group->key_len, &sum, 8, err);
+        CHECK(c, status == TRM_OK);
+        sum = 0;
+        while ((status = trm_group_next(group, &value, &len, err)) == TRM_OK)
+            sum += trm_load_u64(value);
+    }
+    CHECK(c, status == TRM_EOF);
+    CHECK(c, trm_group_next(group, &value, &len, err) == TRM_EOF);
+    return trm_group_out_put(out, group->key, group->key_len, &sum, 8, err);
+}
+
+/* ---- The reference ----------------------------------------------------------------------- */
+
+static datapath_case *sorting;
+static int by_key(const void *a, const void *b)
+{
+    const expected *x = a, *y = b;
+    int order = trm_key_compare(x->key, x->key_len, y->key, y->key_len);
+    return sorting->reversed ? -order : order;
+}
+
+static void expect(datapath_case *c, const uint8_t *key, size_t key_len, const uint8_t *value, size_t value_len)
+{
+    if (c->table_count == c->table_capacity) {
+        c->table_capacity = c->table_capacity ? c->table_capacity * 2 : 1024;
+        c->table = realloc(c->table, c->table_capacity * sizeof *c->table);
+        assert_non_null(c->table);
+    }
+    uint8_t *copy = malloc(key_len + 1);
+    memcpy(copy, key, key_len);
+    uint64_t number = value_len >= 8 ? trm_load_u64(value) : 0;
+    c->table[c->table_count++] = (expected){copy, key_len, 1, number, number, hash_value(value, value_len), false};
+}
+
+/* Sorted, one entry a key. */
+static void settle(datapath_case *c)
+{
+    sorting = c;
+    if (c->table_count)
+        qsort(c->table, c->table_count, sizeof *c->table, by_key);
+    size_t kept = 0;
+    for (size_t i = 0; i < c->table_count; i++) {
+        if (kept && by_key(&c->table[kept - 1], &c->table[i]) == 0) {
+            expected *e = &c->table[kept - 1], *other = &c->table[i];
+            e->count += other->count;
+            e->sum += other->sum;
+            e->hash += other->hash;
+            e->least = e->least < other->least ? e->least : other->least;
+            free(other->key);
+        } else {
+            c->table[kept++] = c->table[i];
+        }
+    }
+    c->table_count = kept;
+}
+
+static uint32_t expected_partition(datapath_case *c, const expected *e)
+{
+    if (c->partitions == 1)
+        return 0;
+    if (c->partitioner == BY_CALL)
+        return partition_by_call(c, e->key, e->key_len);
+    return c->partitioner == BY_CUTS ? trm_cuts_find(&c->cuts, e->key, e->key_len)
+                                     : trm_key_partition(e->key, e->key_len, c->partitions);
+}
+
+/* ---- Maps ---------------------------------------------------------------------------------- */
+
+static datapath_case *timing;
+static uint64_t now_ns(void) { return timing->clock += 40000; }
+
+static void path_of(char *out, const char *kind, uint32_t map, uint32_t partition)
+{
+    snprintf(out, 64, "store/%s%u.%u", kind, map, partition);
+}
+
+static bool is_remote(void *context, uint32_t partition) { return partition % 2; }
+
+static trm_collector *make_collector(datapath_case *c)
+{
+    trm_err err;
+    trm_collector *collector;
+    trm_region region = {c->region.base, c->map_bytes};
+    trm_collector_options options = {
+        .fs = c->fs,
+        .region = region,
+        .partitions = c->partitions,
+        .record_bytes_max = 1 << 20,
+        .fold = fold_of(c),
+        .compare = c->reversed ? compare_reversed : NULL,
+        .partition = c->partitioner == BY_CALL ? partition_by_call : NULL,
+        .partition_context = c,
+        .cuts = c->partitioner == BY_CUTS ? &c->cuts : NULL,
+        .combine = c->reduction == COMBINED ? combine : NULL,
+        .combine_context = c,
+        .is_remote = is_remote,
+        .policy = &c->policy,
+        .now_ns = now_ns,
+        .seed = c->seed,
+    };
+    CHECK_OK(c, trm_collector_create(&collector, &options, &err));
+    return collector;
+}
+
+static size_t draw_value(datapath_case *c, uint8_t *value)
+{
+    size_t len = c->reduction == GENERAL || c->reduction == FOLD_LARGE || c->reduction == FOLD_COUNT
+                     ? below(&c->random, c->value_bytes_max + 1)
+                     : 8;
+    if (c->reduction == GENERAL && c->value_bytes_max > 64 && !one_in(&c->random, 50))
+        len %= 64;
+    uint64_t step = draw(&c->random);
+    for (size_t i = 0; i < len; i++)
+        value[i] = (uint8_t)(i % 3 ? 'x' : step >> (i % 64));
+    return len;
+}
+
+/* Returns whether the map left a run. */
+static bool run_map(datapath_case *c, trm_collector *collector, uint32_t map, size_t pairs)
+{
+    static uint8_t value[1 << 20];
+    uint8_t key[KEY_BYTES_MAX_DRAWN + 1];
+    trm_err err;
+    char path[64];
+    trm_collector_stats stats;
+    path_of(path, "m", map, 0);
+    if (one_in(&c->random, 3)) { /* an attempt that comes to nothing leaves nothing */
+        CHECK_OK(c, trm_collector_begin(collector, "store/aborted", map, 0, &err));
+        for (size_t i = 0; i < pairs / 2; i++)
+            CHECK_OK(c, trm_collector_add_u64(collector, "lost", 4, i, &err));
+        trm_collector_abort(collector);
+    }
+    CHECK_OK(c, trm_collector_begin(collector, path, map, 1, &err));
+    for (size_t i = 0; i < pairs; i++) {
+        size_t key_len = draw_key(c, key), value_len = draw_value(c, value);
+        if (value_len == 8 && i % 2)
+            CHECK_OK(c, trm_collector_add_u64(collector, key, key_len, trm_load_u64(value), &err));
+        else
+            CHECK_OK(c, trm_collector_add(collector, key, key_len, value, value_len, &err));
+        expect(c, key, key_len, value, value_len);
+    }
+    CHECK_OK(c, trm_collector_finish(collector, &stats, &err));
+    CHECK(c, stats.records_in == pairs);
+    CHECK(c, (stats.run.file_bytes > 0) == (pairs > 0));
+    c->spills += stats.run.spills;
+    return pairs > 0;
+}
+
+/* ---- Reduces ------------------------------------------------------------------------------- */
+
+/* Copies the extract of a partition into a file of its own, in pieces of odd sizes. */
+static void fetch(datapath_case *c, const char *from, const char *to, uint32_t partition)
+{
+    trm_err err;
+    trm_run_index index;
+    trm_run_extract extract;
+    trm_file *in, *out;
+    uint8_t piece[7001];
+    CHECK_OK(c, trm_run_index_load(&index, c->fs, from, &err));
+    CHECK_OK(c, trm_run_extract_open(&extract, &index, partition, partition + 1, &err));
+    CHECK_OK(c, c->fs->ops->open(c->fs, from, TRM_FS_READ, &in, &err));
+    CHECK_OK(c, c->fs->ops->open(c->fs, to, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &out, &err));
+    for (uint64_t at = 0; at < extract.total_bytes;) {
+        size_t n = 1 + below(&c->random, sizeof piece);
+        if (n > extract.total_bytes - at)
+            n = (size_t)(extract.total_bytes - at);
+        CHECK_OK(c, trm_run_extract_read(&extract, in, at, piece, n, &err));
+        CHECK_OK(c, c->fs->ops->write_at(out, at, piece, n, &err));
+        at += n;
+    }
+    c->fs->ops->close(in);
+    c->fs->ops->close(out);
+    trm_run_extract_close(&extract);
+    trm_run_index_close(&index);
+}
+
+static void check_values(datapath_case *c, trm_group *group, const expected *e)
+{
+    trm_err err;
+    const void *value;
+    size_t len;
+    uint64_t count = 0, sum = 0, hash = 0;
+    bool all = !one_in(&c->random, 5);
+    uint64_t most = all ? UINT64_MAX : below(&c->random, 3);
+    trm_status status = TRM_OK;
+    while (count < most && (status = trm_group_next(group, &value, &len, &err)) == TRM_OK) {
+        sum += len >= 8 ? trm_load_u64(value) : 0;
+        hash += hash_value(value, len);
+        count++;
+    }
+    CHECK(c, status == TRM_OK || status == TRM_EOF);
+    if (!all)
+        return;
+    CHECK(c, trm_group_next(group, &value, &len, &err) == TRM_EOF);
+    CHECK(c, sum == e->sum);
+    if (c->reduction == GENERAL)
+        CHECK(c, count == e->count && hash == e->hash);
+}
+
+static void check_state(datapath_case *c, const trm_group *group, const expected *e)
+{
+    const large_state *large = group->state;
+    CHECK(c, ((uintptr_t)group->state & 7) == 0);
+    switch (c->reduction) {
+    case FOLD_SUM:
+        CHECK(c, trm_load_u64(group->state) == e->sum);
+        break;
+    case FOLD_COUNT:
+        CHECK(c, trm_load_u64(group->state) == e->count);
+        break;
+    case FOLD_MIN:
+        CHECK(c, trm_load_u64(group->state) == e->least);
+        break;
+    case FOLD_SMALL:
+        CHECK(c, trm_load_u32(group->state) == (uint32_t)e->sum);
+        break;
+    case FOLD_LARGE:
+        CHECK(c, large->count == e->count && large->sum == e->sum && large->hash == e->hash);
+        break;
+    default:
+        break;
+    }
+}
+
+static expected *find(datapath_case *c, const trm_group *group)
+{
+    expected wanted = {.key = (uint8_t *)(uintptr_t)group->key, .key_len = group->key_len};
+    return bsearch(&wanted, c->table, c->table_count, sizeof *c->table, by_key);
+}
+
+static void reduce(datapath_case *c, trm_merge *merge, uint32_t partition, const bool *has_run)
+{
+    static char paths[MAPS_MAX][64];
+    trm_segment_at *segments = NULL;
+    size_t count = 0;
+    trm_err err;
+    for (uint32_t map = 0; map < c->maps; map++) {
+        if (!has_run[map])
+            continue;
+        path_of(paths[map], "m", map, 0);
+        if (c->through_extract) {
+            char to[64];
+            path_of(to, "x", map, partition);
+            fetch(c, paths[map], to, partition);
+            memcpy(paths[map], to, sizeof to);
+        }
+        trm_run_index index;
+        CHECK_OK(c, trm_run_index_load(&index, c->fs, paths[map], &err));
+        CHECK(c, index.task == map && index.attempt == 1);
+        size_t more = trm_run_index_segments(&index, paths[map], partition, partition + 1, 0, NULL, 0);
+        segments = realloc(segments, (count + more + 1) * sizeof *segments);
+        trm_run_index_segments(&index, paths[map], partition, partition + 1, 0, segments + count, more);
+        count += more;
+        trm_run_index_close(&index);
+    }
+    CHECK_OK(c, trm_merge_open(merge, "r", segments, count, &err));
+    trm_group *group;
+    trm_status status;
+    expected *before = NULL;
+    while ((status = trm_merge_next(merge, &group, &err)) == TRM_OK) {
+        expected *e = find(c, group);
+        CHECK(c, e && !e->seen && expected_partition(c, e) == partition);
+        CHECK(c, !before || before < e);
+        e->seen = true;
+        before = e;
+        if (fold_of(c))
+            check_state(c, group, e);
+        else
+            check_values(c, group, e);
+        CHECK(c, e->key_len == group->key_len && memcmp(e->key, group->key, e->key_len) == 0);
+    }
+    if (status != TRM_EOF)
+        fail_msg("case %llu: %s", (unsigned long long)c->seed, err.text);
+    trm_merge_stats stats;
+    trm_merge_stats_get(merge, &stats);
+    c->passes += stats.passes;
+    trm_merge_close(merge);
+    free(segments);
+}
+
+/* ---- Cases ----------------------------------------------------------------------------------- */
+
+static void draw_cuts(datapath_case *c)
+{
+    trm_err err;
+    uint8_t(*keys)[KEY_BYTES_MAX_DRAWN + 1] = malloc(c->partitions * sizeof *keys);
+    expected *drawn = calloc(c->partitions, sizeof *drawn);
+    trm_cuts_key *cuts = calloc(c->partitions, sizeof *cuts);
+    datapath_case plain = {.reversed = false};
+    for (uint32_t i = 0; i + 1 < c->partitions; i++)
+        drawn[i] = (expected){.key = keys[i], .key_len = draw_key(c, keys[i])};
+    sorting = &plain;
+    if (c->partitions > 2)
+        qsort(drawn, c->partitions - 1, sizeof *drawn, by_key);
+    for (uint32_t i = 0; i + 1 < c->partitions; i++)
+        cuts[i] = (trm_cuts_key){drawn[i].key, drawn[i].key_len};
+    CHECK_OK(c, trm_cuts_init(&c->cuts, cuts, c->partitions, &err));
+    free(cuts);
+    free(drawn);
+    free(keys);
+}
+
+static void draw_case(datapath_case *c, uint64_t seed)
+{
+    static const uint32_t partition_counts[] = {1, 1, 2, 3, 8, 40, 3000};
+    static const size_t value_sizes[] = {0, 8, 100, 3000, 200000, 400000};
+    *c = (datapath_case){.seed = seed, .random = seed};
+    uint64_t *r = &c->random;
+    draw(r);
+    c->keys = (key_kind)below(r, KEY_KINDS);
+    c->reduction = (reduction)below(r, REDUCTIONS);
+    c->partitioner = (partitioner)below(r, PARTITIONERS);
+    c->reversed = one_in(r, 4);
+    c->through_extract = one_in(r, 2);
+    c->partitions = partition_counts[below(r, sizeof partition_counts / sizeof partition_counts[0])];
+    c->maps = 1 + (uint32_t)below(r, MAPS_MAX);
+    c->value_bytes_max = value_sizes[below(r, c->reduction == GENERAL ? 6 : 4)];
+    c->pairs = one_in(r, 10) ? below(r, 3) : below(r, one_in(r, 2) ? 2000 : 30000);
+    if (c->value_bytes_max > 100000)
+        c->pairs %= 1000;
+    if (c->through_extract && c->partitions > 1000)
+        c->maps = 1;
+    c->map_bytes = TRM_COLLECTOR_BYTES_MIN << below(r, 4);
+    c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN << below(r, 3);
+    trm_compress_policy_init(&c->policy, (trm_compress_mode)below(r, 3), 1 + (int)below(r, 9), one_in(r, 2) ? 1e7 : 0);
+}
+
+static void run_case(uint64_t seed)
+{
+    datapath_case whole, *c = &whole;
+    trm_err err;
+    bool has_run[MAPS_MAX];
+    draw_case(c, seed);
+    timing = c;
+    c->fs = trm_fs_mem_create(seed);
+    assert_non_null(c->fs);
+    CHECK_OK(c, c->fs->ops->make_dir(c->fs, "store", 0, &err));
+    CHECK_OK(c, trm_region_open(&c->region, c->map_bytes > c->reduce_bytes ? c->map_bytes : c->reduce_bytes, &err));
+    if (c->partitioner == BY_CUTS)
+        draw_cuts(c);
+    trm_collector *collector = make_collector(c);
+    for (uint32_t map = 0; map < c->maps; map++)
+        has_run[map] = run_map(c, collector, map, one_in(&c->random, 6) ? 0 : c->pairs / c->maps);
+    trm_collector_destroy(collector);
+    settle(c);
+    trm_merge_options options = {
+        .fs = c->fs,
+        .region = {c->region.base, c->reduce_bytes},
+        .scratch_dir = "store",
+        .value_bytes_max = 1 << 20,
+        .fold = fold_of(c),
+        .compare = c->reversed ? compare_reversed : NULL,
+        .combine = c->reduction == COMBINED ? combine : NULL,
+        .combine_context = c,
+        .policy = &c->policy,
+        .now_ns = now_ns,
+    };
+    trm_merge *merge;
+    CHECK_OK(c, trm_merge_create(&merge, &options, &err));
+    for (uint32_t partition = 0; partition < c->partitions; partition++)
+        reduce(c, merge, partition, has_run);
+    trm_merge_destroy(merge);
+    for (size_t i = 0; i < c->table_count; i++) {
+        CHECK(c, c->table[i].seen);
+        free(c->table[i].key);
+    }
+    free(c->table);
+    trm_cuts_close(&c->cuts);
+    trm_region_close(&c->region);
+    trm_fs_mem_destroy(c->fs);
+    if (cases == 1)
+        print_message("keys %d, reduction %d, partitioner %d, %u partitions, %u maps, %zu pairs: %llu spills, %llu passes\n",
+                      c->keys, c->reduction, c->partitioner, c->partitions, c->maps, c->pairs,
+                      (unsigned long long)c->spills, (unsigned long long)c->passes);
+}
+
+static void the_data_path_sorts_cuts_and_reduces(void **state)
+{
+    for (uint64_t i = 0; i < cases; i++)
+        run_case(first_case + i);
+}
+
+int main(int argc, char **argv)
+{
+    const char *given = argc > 1 ? argv[1] : getenv("TRM_TEST_SEED");
+    if (given) {
+        first_case = strtoull(given, NULL, 0);
+        cases = 1;
+    }
+    print_message("cases %llu to %llu; one alone: TRM_TEST_SEED=N tests/unit/test_datapath\n",
+                  (unsigned long long)first_case, (unsigned long long)(first_case + cases - 1));
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_data_path_sorts_cuts_and_reduces),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
