@@ -47,5 +47,7 @@ struct trm_transport {
  * On success *out is closed with ops->close, which also ends MPI, under a
  * watchdog: MPI_Finalize may never return once a rank has died. */
 trm_status trm_transport_mpi_open(trm_transport **out, trm_err *err);
+/* What the process ends with when that watchdog has to end it: to be set before close. */
+void trm_transport_mpi_exit_status(int status);
 
 #endif
