@@ -6,7 +6,7 @@
 
 #include <assert.h>
 
-#define PREFETCH_AHEAD 12u /* entries: their pairs are all over the region */
+#define PREFETCH_AHEAD 32u /* entries: their pairs are all over the region */
 
 /* What the pieces of one spill need; on the stack of trm_collector_spill. */
 typedef struct spilling {

@@ -40,11 +40,24 @@ static void both_ways_agree_and_continue(void **state)
         }
 }
 
+/* Long input takes another way than short. */
+static void long_input_agrees_too(void **state)
+{
+    static uint8_t bytes[20000];
+    uint32_t seed = 7;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
+    for (size_t len = 1400; len + 8 <= sizeof bytes; len += 1 + len / 40)
+        for (size_t at = 0; at < 8; at += 3)
+            assert_true(trm_crc32c((uint32_t)at * 77u, bytes + at, len) == trm_crc32c_portable((uint32_t)at * 77u, bytes + at, len));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_numbers_of_the_rfc),
         cmocka_unit_test(both_ways_agree_and_continue),
+        cmocka_unit_test(long_input_agrees_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

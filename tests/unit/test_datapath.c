@@ -3,6 +3,7 @@
  * memory, folds, combiners and codecs.
  *
  * TRM_TEST_SEED=N (or the first argument) runs case N alone. */
+#include "config.h"
 #include "jobs/cuts.h"
 #include "tests/support/fs_mem.h"
 #include "workers/collector.h"
@@ -17,14 +18,14 @@
 #include <stdlib.h>
 
 #ifdef TRM_SANITIZED
-#define CASES 60u
+#define CASES 30u
 #else
-#define CASES 250u
+#define CASES 120u
 #endif
 #define MAPS_MAX 6u
 #define KEY_BYTES_MAX_DRAWN 300u
 
-static uint64_t first_case = 1, cases = CASES;
+static uint64_t first_case = 1, cases = CASES, all_spills, all_passes;
 
 /* ---- Randomness --------------------------------------------------------------------- */
 
@@ -190,14 +191,11 @@ static trm_status combine(void *context, trm_group *group, trm_group_out *out, t
     uint64_t sum = 0;
     trm_status status = TRM_EOF;
     unsigned most = group->key_len % 7 == 3 ? 2 : UINT32_MAX, taken = 0;
-    uint64_t values[2];
     while (taken < most && (status = trm_group_next(group, &value, &len, err)) == TRM_OK) {
         CHECK(c, len == 8);
-        values[taken % 2] = trm_load_u64(value);
         sum += trm_load_u64(value);
         taken++;
     }
-    (void)values;
     if (taken == most) { /* goes on, and gives out in two parts */
         status = trm_group_out_put(out, group->key, group->key_len, &sum, 8, err);
         CHECK(c, status == TRM_OK);
@@ -523,6 +521,15 @@ static void draw_case(datapath_case *c, uint64_t seed)
         c->maps = 1;
     c->map_bytes = TRM_COLLECTOR_BYTES_MIN << below(r, 4);
     c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN << below(r, 3);
+    if (one_in(r, 5)) { /* as many spills and passes as can be */
+        c->partitions = 1 + (uint32_t)below(r, 2);
+        c->map_bytes = TRM_COLLECTOR_BYTES_MIN;
+        c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN;
+        c->pairs = 40000 + below(r, 60000);
+        c->value_bytes_max = c->value_bytes_max > 3000 ? 1000 : c->value_bytes_max;
+        if (c->keys == KEYS_FEW || c->keys == KEYS_NESTED)
+            c->keys = KEYS_LONG;
+    }
     trm_compress_policy_init(&c->policy, (trm_compress_mode)below(r, 3), 1 + (int)below(r, 9), one_in(r, 2) ? 1e7 : 0);
 }
 
@@ -565,6 +572,8 @@ static void run_case(uint64_t seed)
         CHECK(c, c->table[i].seen);
         free(c->table[i].key);
     }
+    all_spills += c->spills;
+    all_passes += c->passes;
     free(c->table);
     trm_cuts_close(&c->cuts);
     trm_region_close(&c->region);
@@ -579,6 +588,11 @@ static void the_data_path_sorts_cuts_and_reduces(void **state)
 {
     for (uint64_t i = 0; i < cases; i++)
         run_case(first_case + i);
+    print_message("%llu spills, %llu passes\n", (unsigned long long)all_spills, (unsigned long long)all_passes);
+    if (cases == CASES) { /* or the cases do not reach what they are for */
+        assert_true(all_spills > 2 * CASES);
+        assert_true(all_passes > CASES / 10);
+    }
 }
 
 int main(int argc, char **argv)
