@@ -20,7 +20,7 @@ void trm_compress_policy_init(trm_compress_policy *self, trm_compress_mode mode,
         .level = level,
         .link_bytes_s = link_bytes_s,
         .probe_interval = TRM_COMPRESS_PROBE_MIN,
-        .probe_in = TRM_COMPRESS_PROBE_MIN,
+        .probe_in = 1, /* nothing is known: the first block that might gain is asked */
     };
 }
 
