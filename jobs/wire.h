@@ -8,6 +8,7 @@
  *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
  *       │ ── LOST ──────────────────▶ │   a committed map output cannot be read any more
  *       │ ── PULSE ─────────────────▶ │   alive, and how far (every TRM_PULSE_MS)
+ *       │ ◀───────────────── PULSE ── │   alive (every TRM_MASTER_PULSE_MS; its numbers are 0)
  *       │ ◀─────────────────── END ── │   the job is over: clean up
  *       │ ── BYE ───────────────────▶ │   cleaned up
  *       │ ◀─────────────── ADOPT ──── │   take over the runs of these stores on your host
@@ -32,6 +33,7 @@
 #define TRM_WIRE_VERSION 1u
 #define TRM_WIRE_HEADER_BYTES 28u
 #define TRM_PULSE_MS 200u
+#define TRM_MASTER_PULSE_MS 1000u
 #define TRM_HOST_NAME_BYTES 256u
 #define TRM_STORE_PATH_BYTES 1024u
 #define TRM_TEXT_BYTES_MAX 4096u       /* an error with the kernel's last words */

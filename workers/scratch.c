@@ -72,6 +72,34 @@ static void sweep(const char *base, const char *boot_id)
     closedir(entries);
 }
 
+void trm_scratch_abandon(const char *runs)
+{
+    static const char runs_name[] = "/runs";
+    char base[TRM_SCRATCH_PATH_BYTES], boot_id[BOOT_ID_BYTES];
+    size_t len = strlen(runs), runs_len = sizeof runs_name - 1;
+    if (runs[0] != '/' || len >= sizeof base || len < runs_len + NAME_BYTES + 2 ||
+        strcmp(runs + len - runs_len, runs_name) != 0)
+        return;
+    memcpy(base, runs, len - runs_len);
+    base[len - runs_len] = 0;
+    char *name = strrchr(base, '/') + 1;
+    if (strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) != 0 || strlen(name) != NAME_BYTES || name == base + 1)
+        return;
+    name[-1] = 0;
+    int base_fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int dir = base_fd < 0 ? -1 : openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat about;
+    if (dir >= 0 && !fstat(dir, &about) && about.st_uid == geteuid()) {
+        unlinkat(dir, "keep", 0);
+        trm_machine_boot_id(boot_id, sizeof boot_id);
+        remove_if_abandoned(base, base_fd, name, boot_id);
+    }
+    if (dir >= 0)
+        close(dir);
+    if (base_fd >= 0)
+        close(base_fd);
+}
+
 /* ---- One's own ----------------------------------------------------------------- */
 
 static trm_status lock_it(trm_scratch *self, const char *boot_id, trm_err *err)

@@ -38,6 +38,10 @@ trm_status trm_scratch_create(trm_scratch *out, const char *base, trm_err *err);
 trm_status trm_scratch_remove(const trm_scratch *self, trm_err *err);
 /* Marks the directory so that nobody's sweep takes it, or takes the mark away. */
 trm_status trm_scratch_mark_kept(const trm_scratch *self, bool keep, trm_err *err);
+/* A directory of another process, kept until now, is of no use any more: given its run store,
+ * takes the mark away and removes the directory, if nobody uses it; else whoever does so
+ * last, or a sweep. Nothing happens to what is no such directory of this user. */
+void trm_scratch_abandon(const char *runs);
 /* Lets go of the lock in this process. */
 void trm_scratch_close(trm_scratch *self);
 

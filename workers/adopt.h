@@ -1,0 +1,33 @@
+/* Taking over the finished runs of another rank of this host, or of an earlier launch: ADOPT in
+ * jobs/wire.h. Each is moved (renamed) into the own store, under the name that it would have
+ * there, if its index can be read; then the mark that keeps the other scratch directory is
+ * taken away, so that it is removed as soon as nobody uses it.
+ *
+ * A store is believed only when it is a directory of the same user that nobody else may enter,
+ * and no link is followed. Some files a step.
+ */
+#ifndef TRM_WORKERS_ADOPT_H
+#define TRM_WORKERS_ADOPT_H
+
+#include "runtime/fs.h"
+#include "workers/sender.h"
+
+#define TRM_ADOPT_STEP_RUNS 64u
+#define TRM_ADOPT_QUEUE_MAX 65536u /* stores that wait */
+#define TRM_HELD_FRAME_MAX 4096u   /* runs in one HELD */
+
+typedef struct trm_adopter trm_adopter;
+
+/* Borrows all of it. TRM_ENOMEM. */
+trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender, const char *run_store, trm_err *err);
+/* Removes what it can of the stores that were taken over. */
+void trm_adopter_destroy(trm_adopter *self);
+/* Takes this store too; it is answered with HELD. False: too many wait. */
+bool trm_adopter_add(trm_adopter *self, const trm_store *store);
+/* Moves some runs and tells `master`; whether there was anything to do. */
+bool trm_adopter_step(trm_adopter *self, uint32_t master);
+
+/* "m<task>.e<epoch>.a<attempt>.run" → its numbers; false: not such a name. */
+bool trm_run_name_parse(const char *name, uint32_t *task, uint64_t *epoch, uint32_t *attempt);
+
+#endif

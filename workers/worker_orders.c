@@ -1,0 +1,371 @@
+/* Orders to executors, and what becomes of them to the master.
+ *
+ *     ORDER ─▶ [reduce: reduces ─ inputs here, list written ─▶] ready ─▶ an executor ─▶ REPORT
+ *
+ * An executor has little queued behind what it runs (AHEAD_US of work, by what tasks have taken
+ * so far): what waits, waits here, where whoever is idle first can take it. */
+#include "workers/worker_self.h"
+
+#include "runtime/diag.h"
+#include "workers/attempt.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LENGTH_BYTES 4u /* in front of each report that is gathered */
+
+/* ---- Queues ------------------------------------------------------------------------------- */
+
+static bool order_queue_grow(order_queue *self)
+{
+    uint32_t room = self->room ? self->room * 2 : 64;
+    trm_order *items = malloc(room * sizeof *items);
+    if (!items)
+        return false;
+    for (uint32_t i = 0; i < self->count; i++)
+        items[i] = self->items[(self->first + i) & (self->room - 1)];
+    free(self->items);
+    *self = (order_queue){.items = items, .count = self->count, .room = room};
+    return true;
+}
+
+bool order_queue_put(order_queue *self, const trm_order *order)
+{
+    if (self->count == self->room && !order_queue_grow(self))
+        return false;
+    self->items[(self->first + self->count++) & (self->room - 1)] = *order;
+    return true;
+}
+
+bool order_queue_put_first(order_queue *self, const trm_order *order)
+{
+    if (self->count == self->room && !order_queue_grow(self))
+        return false;
+    self->first = (self->first - 1) & (self->room - 1);
+    self->items[self->first] = *order;
+    self->count++;
+    return true;
+}
+
+bool order_queue_take(order_queue *self, trm_order *out)
+{
+    if (self->count == 0)
+        return false;
+    *out = self->items[self->first];
+    self->first = (self->first + 1) & (self->room - 1);
+    self->count--;
+    return true;
+}
+
+void order_queue_close(order_queue *self)
+{
+    free(self->items);
+    *self = (order_queue){0};
+}
+
+/* ---- Reports ------------------------------------------------------------------------------- */
+
+/* In frames as long as they may be. */
+bool worker_reports_send(trm_worker *self)
+{
+    trm_writer *all = &self->reports;
+    size_t at = 0;
+    while (at < all->len) {
+        trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_REPORT);
+        size_t next = at;
+        while (next < all->len) {
+            uint32_t len = trm_load_u32(all->data + next);
+            if (frame->len + len > TRM_MESSAGE_BYTES_MAX)
+                break;
+            trm_put_bytes(frame, all->data + next + LENGTH_BYTES, len);
+            next += LENGTH_BYTES + len;
+        }
+        if (trm_sender_send(&self->sender, self->master) != TRM_OK)
+            break;
+        at = next;
+    }
+    bool all_sent = at == all->len;
+    if (at) {
+        memmove(all->data, all->data + at, all->len - at);
+        all->len -= at;
+    }
+    return all_sent;
+}
+
+/* Whether more reports may be taken: those that are gathered have a bound. */
+static bool has_room(trm_worker *self) { return self->reports.len < REPORTS_BYTES_MAX || worker_reports_send(self); }
+
+/* A report that there is no memory for is lost; the master misses it when this rank is idle for
+ * long, and says so. */
+static void add_report(trm_worker *self, const trm_report *report)
+{
+    trm_writer *all = &self->reports;
+    size_t begin = all->len;
+    trm_put_u32(all, 0);
+    trm_report_encode(report, all);
+    if (trm_writer_ok(all)) {
+        trm_store_u32(all->data + begin, (uint32_t)(all->len - begin - LENGTH_BYTES));
+        return;
+    }
+    all->failed = false;
+    all->len = begin;
+    trm_error("no memory for the report of task %u", report->task);
+}
+
+void worker_refuse(trm_worker *self, const trm_order *order, trm_status status, const char *text)
+{
+    size_t len = strlen(text);
+    trm_report report = {.phase = order->phase, .task = order->task, .attempt = order->attempt,
+                         .status = (uint32_t)status, .text = text,
+                         .text_len = (uint32_t)(len < TRM_TEXT_BYTES_MAX ? len : TRM_TEXT_BYTES_MAX)};
+    add_report(self, &report);
+}
+
+/* ---- Orders in ------------------------------------------------------------------------------ */
+
+static uint32_t in_hand(const trm_worker *self)
+{
+    uint32_t count = self->ready.count + self->reduces.count;
+    for (uint32_t i = 0; self->crew && i < self->executors; i++)
+        count += trm_crew_queued(self->crew, i);
+    return count;
+}
+
+void worker_order(trm_worker *self, const trm_order *order)
+{
+    bool reduce = order->phase == TRM_PHASE_REDUCE;
+    if (order->task >= (reduce ? self->setup.partitions : self->setup.tasks)) {
+        self->dropped++;
+        return;
+    }
+    if (!self->crew || self->executors_failed == self->executors) {
+        worker_refuse(self, order, TRM_EPEER, "this rank has no executor left");
+        return;
+    }
+    trm_status status = in_hand(self) >= ORDERS_MAX ? TRM_AGAIN : TRM_OK;
+    if (status == TRM_OK && reduce)
+        status = trm_shuffle_want(self->shuffle, order->task);
+    if (status == TRM_OK && !order_queue_put(reduce ? &self->reduces : &self->ready, order)) {
+        status = TRM_ENOMEM;
+        if (reduce)
+            trm_shuffle_done(self->shuffle, order->task);
+    }
+    if (status != TRM_OK) /* it is nobody's fault: later, or elsewhere */
+        worker_refuse(self, order, TRM_EPEER, "this rank has no room for more orders");
+}
+
+/* ---- Reduces --------------------------------------------------------------------------------- */
+
+static trm_status list_path(const trm_worker *self, const trm_order *order, char *out, size_t out_bytes)
+{
+    return trm_reduce_list_name(self->run_store, self->sender.epoch, order->task, order->attempt, out, out_bytes);
+}
+
+static trm_status write_list(trm_worker *self, const trm_order *order, trm_err *err)
+{
+    char path[TRM_FETCH_PATH_BYTES];
+    trm_status status = list_path(self, order, path, sizeof path);
+    return status == TRM_OK ? trm_shuffle_list(self->shuffle, order->task, order->attempt, path, err) : status;
+}
+
+/* The reduce is over, or will not be: what was brought here for it alone can go. */
+static void end_reduce(trm_worker *self, const trm_order *order)
+{
+    char path[TRM_FETCH_PATH_BYTES];
+    if (list_path(self, order, path, sizeof path) == TRM_OK)
+        self->fs->ops->remove(self->fs, path, NULL);
+    trm_shuffle_done(self->shuffle, order->task);
+}
+
+bool worker_reduces_step(trm_worker *self)
+{
+    bool any = false;
+    for (uint32_t i = self->reduces.count, lists = 0; i > 0 && lists < LISTS_STEP_MAX && has_room(self); i--) {
+        trm_order order;
+        trm_err err = {""};
+        order_queue_take(&self->reduces, &order);
+        trm_status status = trm_shuffle_state(self->shuffle, order.task, &err);
+        if (status == TRM_OK) {
+            lists++;
+            status = write_list(self, &order, &err);
+            if (status == TRM_OK && !order_queue_put(&self->ready, &order))
+                status = trm_err_set(&err, TRM_ENOMEM, "no memory for one more order");
+        } else if (status == TRM_AGAIN && order_queue_put(&self->reduces, &order)) { /* it has the room it had */
+            continue;
+        }
+        any = true;
+        if (status != TRM_OK) {
+            worker_refuse(self, &order, status, err.text);
+            end_reduce(self, &order);
+        }
+    }
+    return any;
+}
+
+/* ---- What the crew says ---------------------------------------------------------------------- */
+
+/* The scratch directory outlives this rank from the moment that it has something of use to
+ * others: see ADOPT. */
+static void keep_runs(trm_worker *self, const trm_report *report)
+{
+    if (self->keeps || report->phase != TRM_PHASE_MAP || self->traits.map_only || !report->output_bytes)
+        return;
+    self->keeps = true;
+    trm_crew_keep_scratch(self->crew, true);
+}
+
+/* A reduce that could not read one of its inputs: that is to be made again, the reduce is not
+ * to blame. `sample` has a trm_output_at whose rank is nobody's, so that it is taken apart here. */
+static void input_unreadable(trm_worker *self, trm_report *report, uint64_t now_ns)
+{
+    trm_reader in;
+    trm_reader_init(&in, report->sample, report->sample_len);
+    uint64_t task = trm_get_varint(&in), attempt = trm_get_varint(&in);
+    if (trm_reader_ok(&in) && task < self->setup.tasks && attempt <= UINT32_MAX) {
+        trm_shuffle_unreadable(self->shuffle, report->task, (uint32_t)task, (uint32_t)attempt,
+                               (trm_status)report->status, now_ns);
+        report->status = TRM_ELOST;
+    }
+    report->sample_len = 0;
+}
+
+static void learn_time(trm_worker *self, const trm_report *report)
+{
+    uint64_t ms = report->ended_ms > report->started_ms ? report->ended_ms - report->started_ms : 0;
+    uint32_t us = ms == 0 ? TASK_US_MIN : ms < 1000000 ? (uint32_t)ms * 1000 : 1000000000u;
+    self->running_us = self->running_us ? (uint32_t)((self->running_us * 7ull + us) / 8) : us;
+}
+
+static void on_report(trm_worker *self, trm_report *report)
+{
+    trm_order order = {.phase = report->phase, .task = report->task, .attempt = report->attempt};
+    if (report->phase == TRM_PHASE_REDUCE) {
+        if ((report->status == TRM_ELOST || report->status == TRM_ECORRUPT) && report->sample_len)
+            input_unreadable(self, report, self->step_ns);
+        end_reduce(self, &order);
+    }
+    if (report->status == TRM_OK) {
+        keep_runs(self, report);
+        learn_time(self, report);
+    }
+    add_report(self, report);
+}
+
+static void no_executor_left(trm_worker *self, trm_status status, const char *why)
+{
+    if (self->crew_status == TRM_AGAIN) {
+        self->crew_status = status;
+        snprintf(self->crew_text, sizeof self->crew_text, "%s", why);
+        self->hello_due = true;
+    }
+    trm_order order;
+    while (has_room(self) && (order_queue_take(&self->ready, &order) || order_queue_take(&self->reduces, &order))) {
+        worker_refuse(self, &order, TRM_EPEER, "this rank has no executor left");
+        if (order.phase == TRM_PHASE_REDUCE)
+            end_reduce(self, &order);
+    }
+}
+
+static void on_ready(trm_worker *self, const trm_crew_event *event)
+{
+    if (event->status == TRM_OK) {
+        if (self->crew_status != TRM_AGAIN)
+            return;
+        self->crew_status = TRM_OK;
+        self->traits = *event->traits;
+        self->hello_due = true;
+        return;
+    }
+    if (++self->executors_failed == self->executors)
+        no_executor_left(self, event->status, event->err.text);
+}
+
+/* The order that ran has failed; those behind it were not begun, and go to whoever is free. */
+static void on_died(trm_worker *self, const trm_crew_event *event)
+{
+    char text[TRM_TEXT_BYTES_MAX];
+    bool gone = event->status == TRM_EPEER; /* and no other takes its place */
+    for (unsigned i = event->lost_count; i-- > 0;) {
+        const trm_order *order = &event->lost[i];
+        bool ran = i == 0 && event->running;
+        if (!ran && order_queue_put_first(&self->ready, order))
+            continue;
+        if (ran)
+            snprintf(text, sizeof text, "%s%s%s", event->err.text, event->last_words[0] ? "\nit had printed:\n" : "",
+                     event->last_words);
+        worker_refuse(self, order, ran ? event->status : TRM_EPEER, ran ? text : "no memory to keep it");
+        if (order->phase == TRM_PHASE_REDUCE)
+            end_reduce(self, order);
+    }
+    if (gone && ++self->executors_failed >= self->executors) {
+        trm_warn("%s", event->err.text);
+        no_executor_left(self, TRM_ELAUNCH, event->err.text);
+    }
+}
+
+bool worker_crew_step(trm_worker *self)
+{
+    bool any = false;
+    trm_crew_event event;
+    for (unsigned i = 0; self->crew && i < EVENTS_STEP_MAX && has_room(self); i++) {
+        if (trm_crew_next(self->crew, &event) != TRM_OK)
+            break;
+        any = true;
+        switch (event.kind) {
+        case TRM_CREW_READY:
+            on_ready(self, &event);
+            break;
+        case TRM_CREW_REPORT:
+            on_report(self, &event.report);
+            break;
+        case TRM_CREW_DIED:
+            on_died(self, &event);
+            break;
+        }
+    }
+    return any;
+}
+
+/* ---- Executors -------------------------------------------------------------------------------- */
+
+/* How many orders an executor may have, the one that it runs included. */
+static unsigned queue_target(const trm_worker *self)
+{
+    uint32_t us = self->running_us > TASK_US_MIN ? self->running_us : TASK_US_MIN;
+    uint32_t target = self->running_us ? 1 + AHEAD_US / us : 2;
+    return target < TRM_CREW_QUEUE_MAX ? target : TRM_CREW_QUEUE_MAX;
+}
+
+/* A batch to one executor; false: it cannot take it. */
+static bool feed_one(trm_worker *self, uint32_t executor, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        order_queue_take(&self->ready, &self->held[i]);
+    if (trm_crew_submit(self->crew, executor, self->held, count) == TRM_OK)
+        return true;
+    for (unsigned i = count; i-- > 0;)
+        order_queue_put_first(&self->ready, &self->held[i]); /* there was room for them */
+    return false;
+}
+
+bool worker_feed(trm_worker *self)
+{
+    bool any = false;
+    if (!self->crew || !self->set_up || self->ready.count == 0)
+        return false;
+    unsigned target = queue_target(self), total = self->ready.count;
+    for (uint32_t i = 0; i < self->executors; i++)
+        total += trm_crew_queued(self->crew, i);
+    unsigned fair = (total + self->executors - 1) / self->executors; /* idle ones come before queues */
+    unsigned most = target < fair ? target : fair;
+    for (uint32_t i = 0; i < self->executors && self->ready.count; i++) {
+        unsigned queued = trm_crew_queued(self->crew, i);
+        if (queued >= most)
+            continue;
+        unsigned count = most - queued < self->ready.count ? most - queued : self->ready.count;
+        any |= feed_one(self, i, count);
+    }
+    return any;
+}
