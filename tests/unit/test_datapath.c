@@ -42,7 +42,7 @@ static bool one_in(uint64_t *random, uint64_t n) { return below(random, n) == 0;
 
 /* ---- A case ------------------------------------------------------------------------- */
 
-typedef enum key_kind { KEYS_WORDS, KEYS_BINARY, KEYS_SAME_PREFIX, KEYS_FEW, KEYS_NESTED, KEYS_LONG, KEY_KINDS } key_kind;
+typedef enum key_kind { KEYS_WORDS, KEYS_BINARY, KEYS_SAME_PREFIX, KEYS_FEW, KEYS_NESTED, KEYS_LONG, KEYS_HIGH, KEY_KINDS } key_kind;
 typedef enum reduction { GENERAL, COMBINED, FOLD_SUM, FOLD_COUNT, FOLD_MIN, FOLD_SMALL, FOLD_LARGE, REDUCTIONS } reduction;
 typedef enum partitioner { BY_HASH, BY_CALL, BY_CUTS, PARTITIONERS } partitioner;
 
@@ -116,6 +116,12 @@ static size_t draw_key(datapath_case *c, uint8_t *key)
         len = 1 + below(r, KEY_BYTES_MAX_DRAWN);
         for (size_t i = 0; i < len; i++)
             key[i] = (uint8_t)('a' + (i < 20 ? 0 : below(r, 2)));
+        break;
+    case KEYS_HIGH: /* like the end of everything */
+        len = below(r, 14);
+        memset(key, 0xff, len);
+        if (len > 8 && one_in(r, 2))
+            key[len - 1] = (uint8_t)draw(r);
         break;
     case KEY_KINDS:
         break;
@@ -527,7 +533,7 @@ static void draw_case(datapath_case *c, uint64_t seed)
         c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN;
         c->pairs = 40000 + below(r, 60000);
         c->value_bytes_max = c->value_bytes_max > 3000 ? 1000 : c->value_bytes_max;
-        if (c->keys == KEYS_FEW || c->keys == KEYS_NESTED)
+        if (c->keys == KEYS_FEW || c->keys == KEYS_NESTED || c->keys == KEYS_HIGH)
             c->keys = KEYS_LONG;
     }
     trm_compress_policy_init(&c->policy, (trm_compress_mode)below(r, 3), 1 + (int)below(r, 9), one_in(r, 2) ? 1e7 : 0);
@@ -543,6 +549,7 @@ static void run_case(uint64_t seed)
     c->fs = trm_fs_mem_create(seed);
     assert_non_null(c->fs);
     CHECK_OK(c, c->fs->ops->make_dir(c->fs, "store", 0, &err));
+    CHECK_OK(c, c->fs->ops->make_dir(c->fs, "scratch", 0, &err));
     CHECK_OK(c, trm_region_open(&c->region, c->map_bytes > c->reduce_bytes ? c->map_bytes : c->reduce_bytes, &err));
     if (c->partitioner == BY_CUTS)
         draw_cuts(c);
@@ -554,7 +561,7 @@ static void run_case(uint64_t seed)
     trm_merge_options options = {
         .fs = c->fs,
         .region = {c->region.base, c->reduce_bytes},
-        .scratch_dir = "store",
+        .scratch_dir = "scratch",
         .value_bytes_max = 1 << 20,
         .fold = fold_of(c),
         .compare = c->reversed ? compare_reversed : NULL,
@@ -568,6 +575,7 @@ static void run_case(uint64_t seed)
     for (uint32_t partition = 0; partition < c->partitions; partition++)
         reduce(c, merge, partition, has_run);
     trm_merge_destroy(merge);
+    CHECK_OK(c, c->fs->ops->remove(c->fs, "scratch", &err)); /* it is empty */
     for (size_t i = 0; i < c->table_count; i++) {
         CHECK(c, c->table[i].seen);
         free(c->table[i].key);

@@ -2,7 +2,9 @@
  * records are larger than anything: no wrong record is ever given out, no file is left. */
 #include "tests/support/fs_mem.h"
 #include "workers/collector.h"
+#include "workers/folds.h"
 #include "workers/merge.h"
+#include "workers/run_format.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -268,6 +270,43 @@ static void the_lost_segment_is_named(void **state)
     trm_fs_mem_destroy(fs);
 }
 
+/* An index with good checksums that does not fit what is in the blocks, or itself. */
+static void an_index_that_lies_is_noticed(void **state)
+{
+    for (unsigned lie = 0; lie < 8; lie++) {
+        trm_fs *fs = make_fs();
+        trm_run_index index;
+        trm_writer file;
+        size_t records;
+        write_run(fs, "run", TRM_COMPRESS_NONE);
+        assert_int_equal(trm_run_index_load(&index, fs, "run", &err), TRM_OK);
+        trm_writer_init(&file);
+        size_t len = load(fs, "run", &file.data);
+        file.capacity = len;
+        trm_segment *last = &index.segments[3], *first = &index.segments[0];
+        file.len = (size_t)(last->offset + last->stored_bytes);
+        first->records += lie == 1;
+        first->records -= lie == 2;
+        last->spill -= lie == 3;
+        last->partition = lie == 4 ? 0 : lie == 5 ? 3 : last->partition;
+        last->block_bytes_max -= lie == 6;
+        if (lie == 7)
+            index.segments[1].record_bytes_max = last->record_bytes_max = TRM_RUN_BLOCK_BYTES + 1;
+        uint64_t at = file.len;
+        trm_writer footer;
+        trm_writer_init(&footer);
+        trm_run_index_encode(&footer, index.segments, index.count);
+        trm_run_footer_encode(&footer, at);
+        trm_put_bytes(&file, footer.data, footer.len);
+        store(fs, "run", file.data, file.len);
+        assert_int_equal(read_values(fs, "run", &records), lie ? TRM_ECORRUPT : TRM_OK);
+        trm_writer_close(&footer);
+        trm_writer_close(&file);
+        trm_run_index_close(&index);
+        trm_fs_mem_destroy(fs);
+    }
+}
+
 /* ---- Failing disks ---------------------------------------------------------------------- */
 
 static trm_collector *make_collector(trm_fs *fs, size_t bytes, const trm_fold *fold)
@@ -408,6 +447,30 @@ static void a_record_larger_than_the_memory_for_merging_is_refused(void **state)
     trm_fs_mem_destroy(fs);
 }
 
+static trm_status combine_into_another_key(void *context, trm_group *group, trm_group_out *out, trm_err *why)
+{
+    assert_int_equal(trm_group_out_put(out, group->key, group->key_len, "v", 1, why), TRM_OK);
+    return trm_group_out_put(out, "another", 7, "v", 1, why);
+}
+
+static void a_combiner_stays_with_its_key(void **state)
+{
+    trm_fs *fs = make_fs();
+    trm_collector *collector;
+    trm_collector_stats stats;
+    trm_collector_options options = {.fs = fs, .region = region, .partitions = 1, .record_bytes_max = 100,
+                                     .combine = combine_into_another_key};
+    assert_int_equal(trm_collector_create(&collector, &options, &err), TRM_OK);
+    assert_int_equal(trm_collector_begin(collector, "run", 0, 0, &err), TRM_OK);
+    assert_int_equal(trm_collector_add(collector, "k", 1, "v", 1, &err), TRM_OK);
+    assert_int_equal(trm_collector_add(collector, "k", 1, "v", 1, &err), TRM_OK);
+    assert_int_equal(trm_collector_finish(collector, &stats, &err), TRM_EKERNEL);
+    assert_non_null(strstr(err.text, "another key"));
+    assert_false(is_there(fs, "run"));
+    trm_collector_destroy(collector);
+    trm_fs_mem_destroy(fs);
+}
+
 static void nothing_added_leaves_nothing(void **state)
 {
     trm_fs *fs = make_fs();
@@ -456,6 +519,40 @@ static void ready_made_folds_do_not_depend_on_the_order(void **state)
                 }
 }
 
+static uint64_t folded(const trm_fold *fold, uint64_t a, uint64_t b)
+{
+    uint64_t state;
+    fold->init(&state, &a, 8);
+    fold->add(&state, &b, 8);
+    return state;
+}
+
+static uint64_t of_double(double value) { return trm_fold_bits(value); }
+
+static void ready_made_folds_do_what_they_say(void **state)
+{
+    uint64_t minus_one = UINT64_MAX;
+    assert_true(folded(TRM_FOLD_SUM_U64, 3, 4) == 7);
+    assert_true(folded(TRM_FOLD_SUM_I64, minus_one, 4) == 3);
+    assert_true(folded(TRM_FOLD_SUM_F64, of_double(1.5), of_double(2)) == of_double(3.5));
+    assert_true(folded(TRM_FOLD_MIN_U64, minus_one, 4) == 4);
+    assert_true(folded(TRM_FOLD_MAX_U64, minus_one, 4) == minus_one);
+    assert_true(folded(TRM_FOLD_MIN_I64, minus_one, 4) == minus_one);
+    assert_true(folded(TRM_FOLD_MAX_I64, minus_one, 4) == 4);
+    assert_true(folded(TRM_FOLD_MIN_F64, of_double(-2), of_double(1)) == of_double(-2));
+    assert_true(folded(TRM_FOLD_MAX_F64, of_double(-2), of_double(1)) == of_double(1));
+    assert_true(folded(TRM_FOLD_COUNT, 77, 78) == 2);
+    assert_true(folded(TRM_FOLD_FIRST, 0x0100, 0x0001) == 0x0100); /* its first byte is 0 */
+    const trm_fold *folds[] = {TRM_FOLD_SUM_U64, TRM_FOLD_SUM_I64, TRM_FOLD_SUM_F64, TRM_FOLD_MIN_U64,
+                               TRM_FOLD_MAX_U64, TRM_FOLD_MIN_I64, TRM_FOLD_MAX_I64, TRM_FOLD_MIN_F64,
+                               TRM_FOLD_MAX_F64, TRM_FOLD_FIRST,   TRM_FOLD_COUNT};
+    for (size_t i = 0; i < sizeof folds / sizeof folds[0]; i++) {
+        trm_fold own = *folds[i];
+        assert_int_equal(trm_fold_op_of(&own), TRM_FOLD_OP_CALL);
+        assert_int_not_equal(trm_fold_op_of(folds[i]), TRM_FOLD_OP_CALL);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -463,11 +560,14 @@ int main(void)
         cmocka_unit_test(a_changed_byte_is_noticed),
         cmocka_unit_test(a_cut_is_noticed),
         cmocka_unit_test(the_lost_segment_is_named),
+        cmocka_unit_test(an_index_that_lies_is_noticed),
         cmocka_unit_test(a_failing_disk_leaves_no_run),
         cmocka_unit_test(a_failing_disk_leaves_no_scratch),
         cmocka_unit_test(limits_are_said),
         cmocka_unit_test(a_record_larger_than_the_memory_for_merging_is_refused),
+        cmocka_unit_test(a_combiner_stays_with_its_key),
         cmocka_unit_test(nothing_added_leaves_nothing),
+        cmocka_unit_test(ready_made_folds_do_what_they_say),
         cmocka_unit_test(ready_made_folds_do_not_depend_on_the_order),
     };
     return cmocka_run_group_tests(tests, open_region, close_region);
