@@ -23,8 +23,8 @@ struct trm_codec {
 
 static trm_status open_zlib(trm_codec *self, int level, trm_err *err)
 {
-    self->deflate_open =
-        deflateInit2(&self->deflate, level, Z_DEFLATED, ZLIB_WINDOW_BITS, ZLIB_MEM_LEVEL, Z_DEFAULT_STRATEGY) == Z_OK;
+    self->deflate_open = deflateInit2(&self->deflate, level, Z_DEFLATED, ZLIB_WINDOW_BITS, ZLIB_MEM_LEVEL,
+                                      Z_DEFAULT_STRATEGY) == Z_OK;
     self->inflate_open = inflateInit2(&self->inflate, ZLIB_WINDOW_BITS) == Z_OK;
     if (!self->deflate_open || !self->inflate_open)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a codec (zlib)");
@@ -94,8 +94,8 @@ static trm_status corrupt(trm_err *err)
     return trm_err_set(err, TRM_ECORRUPT, "compressed bytes are damaged");
 }
 
-static trm_status decompress_zlib(trm_codec *self, const void *stored, size_t stored_len, void *out, size_t raw_len,
-                                  trm_err *err)
+static trm_status decompress_zlib(trm_codec *self, const void *stored, size_t stored_len, void *out,
+                                  size_t raw_len, trm_err *err)
 {
     z_stream *stream = &self->inflate;
     uint8_t nothing; /* zlib wants somewhere to write even when nothing is to come */
@@ -110,13 +110,14 @@ static trm_status decompress_zlib(trm_codec *self, const void *stored, size_t st
     return TRM_OK;
 }
 
-trm_status trm_codec_decompress(trm_codec *self, const void *stored, size_t stored_len, void *out, size_t raw_len,
-                                trm_err *err)
+trm_status trm_codec_decompress(trm_codec *self, const void *stored, size_t stored_len, void *out,
+                                size_t raw_len, trm_err *err)
 {
 #ifdef HAVE_LIBDEFLATE
     if (self->decompressor) {
         size_t used = 0;
-        if (libdeflate_zlib_decompress_ex(self->decompressor, stored, stored_len, out, raw_len, &used, NULL) ||
+        if (libdeflate_zlib_decompress_ex(self->decompressor, stored, stored_len, out, raw_len, &used,
+                                          NULL) ||
             used != stored_len)
             return corrupt(err);
         return TRM_OK;

@@ -39,8 +39,8 @@ size_t trm_codec_compress(trm_codec *self, const void *raw, size_t raw_len, void
 /* Decompresses into exactly `raw_len` bytes. TRM_ECORRUPT when `stored` is not one whole
  * stream of that length with the right Adler-32; what `out` holds is undefined then. `stored`
  * may be anything at all. */
-trm_status trm_codec_decompress(trm_codec *self, const void *stored, size_t stored_len, void *out, size_t raw_len,
-                                trm_err *err);
+trm_status trm_codec_decompress(trm_codec *self, const void *stored, size_t stored_len, void *out,
+                                size_t raw_len, trm_err *err);
 
 /* "libdeflate" or "zlib". */
 const char *trm_codec_backend_name(const trm_codec *self);

@@ -31,7 +31,8 @@ trm_status trm_collector_create(trm_collector **out, const trm_collector_options
     self->folds = options->fold != NULL;
     self->pair_bytes_max = options->region.bytes / TRM_COLLECTOR_PAIR_SHARE;
     choose_partitioning(self);
-    trm_status status = trm_run_writer_create(&self->writer, options->fs, options->policy, options->now_ns, err);
+    trm_status status =
+        trm_run_writer_create(&self->writer, options->fs, options->policy, options->now_ns, err);
     if (status != TRM_OK) {
         free(self);
         return status;
@@ -76,7 +77,8 @@ void trm_collector_abort(trm_collector *self)
     forget_pairs(self);
 }
 
-trm_status trm_collector_begin(trm_collector *self, const char *path, uint32_t task, uint32_t attempt, trm_err *err)
+trm_status trm_collector_begin(trm_collector *self, const char *path, uint32_t task, uint32_t attempt,
+                               trm_err *err)
 {
     trm_collector_abort(self);
     if (strlen(path) >= PATH_MAX)
@@ -107,7 +109,8 @@ trm_status trm_collector_finish(trm_collector *self, trm_collector_stats *stats,
 
 /* ---- Adding ---------------------------------------------------------------------- */
 
-trm_status trm_collector_partition(trm_collector *self, const void *key, size_t key_len, uint32_t *out, trm_err *err)
+trm_status trm_collector_partition(trm_collector *self, const void *key, size_t key_len, uint32_t *out,
+                                   trm_err *err)
 {
     const trm_collector_options *o = &self->options;
     switch (self->partitioning) {
@@ -137,7 +140,8 @@ __attribute__((noinline, cold)) static trm_status over_limit(const trm_collector
     if (key_len > TRM_KEY_BYTES_MAX)
         return trm_err_set(err, TRM_ERECORD, "a key of %zu bytes was emitted, the limit is %u", key_len,
                            TRM_KEY_BYTES_MAX);
-    return trm_err_set(err, TRM_ERECORD, "a value of %zu bytes was emitted, the limit is %" PRIu64 ": raise --record-max",
+    return trm_err_set(err, TRM_ERECORD,
+                       "a value of %zu bytes was emitted, the limit is %" PRIu64 ": raise --record-max",
                        value_len, self->options.record_bytes_max);
 }
 
@@ -147,8 +151,9 @@ static inline bool within_limits(const trm_collector *self, size_t key_len, size
 }
 
 /* The table is full: spills and tries again, which then goes well. */
-__attribute__((noinline)) static trm_status spill_and_fold(trm_collector *self, const void *key, size_t key_len,
-                                                           const void *value, size_t value_len, trm_err *err)
+__attribute__((noinline)) static trm_status spill_and_fold(trm_collector *self, const void *key,
+                                                           size_t key_len, const void *value,
+                                                           size_t value_len, trm_err *err)
 {
     trm_status status = trm_collector_spill(self, err);
     if (status != TRM_OK)
@@ -225,7 +230,8 @@ static trm_status keep_pair(trm_collector *self, const void *key, size_t key_len
         memcpy(at, value, value_len);
     self->pairs = at + value_len;
     self->entries--;
-    *self->entries = (trm_sort_entry){trm_key_prefix(key, key_len), (uint64_t)partition << TRM_SORT_PLACE_BITS | place};
+    *self->entries =
+        (trm_sort_entry){trm_key_prefix(key, key_len), (uint64_t)partition << TRM_SORT_PLACE_BITS | place};
     self->count++;
     return TRM_OK;
 }
@@ -239,8 +245,8 @@ trm_status trm_collector_add(trm_collector *self, const void *key, size_t key_le
     if (self->folds) {
         trm_fold_op op = self->table.op;
         if (op != TRM_FOLD_OP_CALL && op != TRM_FOLD_OP_COUNT && value_len != 8)
-            return trm_err_set(err, TRM_EKERNEL, "a value of %zu bytes was emitted, but the job's fold takes 8",
-                               value_len);
+            return trm_err_set(err, TRM_EKERNEL,
+                               "a value of %zu bytes was emitted, but the job's fold takes 8", value_len);
         return fold_pair(self, key, key_len, value, value_len, err);
     }
     self->records_in++;
@@ -248,7 +254,8 @@ trm_status trm_collector_add(trm_collector *self, const void *key, size_t key_le
     return keep_pair(self, key, key_len, value, value_len, err);
 }
 
-trm_status trm_collector_add_u64(trm_collector *self, const void *key, size_t key_len, uint64_t value, trm_err *err)
+trm_status trm_collector_add_u64(trm_collector *self, const void *key, size_t key_len, uint64_t value,
+                                 trm_err *err)
 {
     if (__builtin_expect(self->folds && key_len <= TRM_FOLD_KEY_INLINE && self->begun, 1))
         return fold_pair(self, key, key_len, &value, sizeof value, err);

@@ -27,24 +27,24 @@ struct trm_cuts;
 
 typedef struct trm_collector_options {
     trm_fs *fs;
-    trm_region region; /* the memory of pairs and table: TRM_COLLECTOR_BYTES_MIN or more, the
-                          caller's. Besides it only TRM_RUN_WRITER_BYTES are taken. */
-    uint32_t partitions; /* 1 … TRM_PARTITIONS_MAX */
+    trm_region region;         /* the memory of pairs and table: TRM_COLLECTOR_BYTES_MIN or more, the
+                                  caller's. Besides it only TRM_RUN_WRITER_BYTES are taken. */
+    uint32_t partitions;       /* 1 … TRM_PARTITIONS_MAX */
     uint64_t record_bytes_max; /* of a value; keys have TRM_KEY_BYTES_MAX */
-    const trm_fold *fold; /* or NULL */
+    const trm_fold *fold;      /* or NULL */
     int (*compare)(const void *a, size_t a_len, const void *b, size_t b_len); /* NULL: bytes */
     /* The partition of a key, below `partitions` (else TRM_EKERNEL); NULL: cuts, or by hash.
      * With a fold it is asked once a distinct key and spill, not once a pair. */
     uint32_t (*partition)(void *context, const void *key, size_t key_len);
     void *partition_context;
     const struct trm_cuts *cuts; /* range partitioning; NULL: none */
-    trm_combine_cb combine; /* NULL: none; not with a fold */
+    trm_combine_cb combine;      /* NULL: none; not with a fold */
     void *combine_context;
     bool (*is_remote)(void *context, uint32_t partition); /* for the policy; NULL: all are local */
     void *is_remote_context;
     trm_compress_policy *policy; /* NULL: never compress */
     uint64_t (*now_ns)(void);    /* NULL: nothing is measured */
-    uint64_t seed; /* of the table's hash, anything that users cannot know */
+    uint64_t seed;               /* of the table's hash, anything that users cannot know */
 } trm_collector_options;
 
 typedef struct trm_collector_stats {
@@ -60,14 +60,16 @@ void trm_collector_set_cuts(trm_collector *self, const struct trm_cuts *cuts);
 
 /* Begins an attempt; what was not finished before is aborted. The file is made by the first
  * spill. `path` is copied; TRM_ELIMIT when it is too long. */
-trm_status trm_collector_begin(trm_collector *self, const char *path, uint32_t task, uint32_t attempt, trm_err *err);
+trm_status trm_collector_begin(trm_collector *self, const char *path, uint32_t task, uint32_t attempt,
+                               trm_err *err);
 /* Adds a pair; copies both. TRM_ERECORD over a limit, TRM_EKERNEL when the value is not what
  * the fold takes or the partition is out of range, or what spilling says. After a failure
  * only abort, begin and destroy may be called. Must not be called from combine. */
 trm_status trm_collector_add(trm_collector *self, const void *key, size_t key_len, const void *value,
                              size_t value_len, trm_err *err);
 /* The same with a native 8-byte value. */
-trm_status trm_collector_add_u64(trm_collector *self, const void *key, size_t key_len, uint64_t value, trm_err *err);
+trm_status trm_collector_add_u64(trm_collector *self, const void *key, size_t key_len, uint64_t value,
+                                 trm_err *err);
 /* Spills the rest and closes the run. When nothing was added there is no file. On failure
  * there is none either. */
 trm_status trm_collector_finish(trm_collector *self, trm_collector_stats *stats, trm_err *err);

@@ -14,7 +14,7 @@
 #define TRM_COLLECTOR_SLACK 16u
 
 typedef enum trm_collector_partitioning {
-    TRM_COLLECTOR_ONE = 0,   /* one partition */
+    TRM_COLLECTOR_ONE = 0, /* one partition */
     TRM_COLLECTOR_BY_HASH,
     TRM_COLLECTOR_BY_CALL,
     TRM_COLLECTOR_BY_CUTS,   /* … found a pair: the job has an order of its own */
@@ -23,8 +23,8 @@ typedef enum trm_collector_partitioning {
 
 struct trm_collector {
     /* Hot: what every pair touches. */
-    trm_fold_table table; /* with a fold */
-    uint8_t *pairs;       /* where the next pair goes */
+    trm_fold_table table;    /* with a fold */
+    uint8_t *pairs;          /* where the next pair goes */
     trm_sort_entry *entries; /* the newest; they grow down from the region's end */
     size_t count;
     trm_collector_partitioning partitioning;
@@ -40,12 +40,13 @@ struct trm_collector {
 
 static inline trm_sort_entry *trm_collector_entries_end(const trm_collector *self)
 {
-    return (trm_sort_entry *)(self->options.region.base + self->options.region.bytes / sizeof(trm_sort_entry) *
-                                                              sizeof(trm_sort_entry));
+    return (trm_sort_entry *)(self->options.region.base +
+                              self->options.region.bytes / sizeof(trm_sort_entry) * sizeof(trm_sort_entry));
 }
 
 /* collector.c: the partition of a key. TRM_EKERNEL: the job's function gave one out of range. */
-trm_status trm_collector_partition(trm_collector *self, const void *key, size_t key_len, uint32_t *out, trm_err *err);
+trm_status trm_collector_partition(trm_collector *self, const void *key, size_t key_len, uint32_t *out,
+                                   trm_err *err);
 
 /* collector_spill.c: writes what is there as one spill and forgets it; nothing when there is
  * nothing. */

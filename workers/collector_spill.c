@@ -21,7 +21,8 @@ static trm_status need_file(trm_collector *self, trm_err *err)
 {
     if (trm_run_writer_is_open(self->writer))
         return TRM_OK;
-    return trm_run_writer_open(self->writer, self->path, self->task, self->attempt, self->options.partitions, err);
+    return trm_run_writer_open(self->writer, self->path, self->task, self->attempt, self->options.partitions,
+                               err);
 }
 
 static trm_status open_segment(trm_collector *self, uint32_t partition, trm_err *err)
@@ -72,7 +73,8 @@ static trm_sort_key locate_slot(const trm_sort_keys *keys, uint64_t where)
 static void prefetch_pair(const spilling *s, size_t i)
 {
     if (i + PREFETCH_AHEAD < s->count) {
-        const uint8_t *at = s->collector->options.region.base + (s->entries[i + PREFETCH_AHEAD].where & TRM_SORT_PLACE_MASK);
+        const uint8_t *at =
+            s->collector->options.region.base + (s->entries[i + PREFETCH_AHEAD].where & TRM_SORT_PLACE_MASK);
         __builtin_prefetch(at);
         __builtin_prefetch(at + 64);
     }
@@ -179,7 +181,8 @@ static bool same_key(const spilling *s, const pair_group *g, size_t i)
 static bool in_group(const pair_group *g, size_t i)
 {
     const spilling *s = g->spilling;
-    if (i >= g->end || s->entries[i].where >> TRM_SORT_PLACE_BITS != s->entries[g->next - 1].where >> TRM_SORT_PLACE_BITS)
+    if (i >= g->end ||
+        s->entries[i].where >> TRM_SORT_PLACE_BITS != s->entries[g->next - 1].where >> TRM_SORT_PLACE_BITS)
         return false;
     return same_key(s, g, i);
 }

@@ -13,7 +13,8 @@
 #define DISK_MUCH_FASTER 3.0
 #define WRITE_BYTES_MIN (64u * 1024u) /* smaller writes say nothing of the bandwidth */
 
-void trm_compress_policy_init(trm_compress_policy *self, trm_compress_mode mode, int level, double link_bytes_s)
+void trm_compress_policy_init(trm_compress_policy *self, trm_compress_mode mode, int level,
+                              double link_bytes_s)
 {
     *self = (trm_compress_policy){
         .mode = mode,
@@ -70,13 +71,15 @@ static bool auto_wants(trm_compress_policy *self, bool remote)
 
 bool trm_compress_policy_wants(trm_compress_policy *self, bool remote)
 {
-    bool wants = self->mode == TRM_COMPRESS_ZLIB || (self->mode == TRM_COMPRESS_AUTO && auto_wants(self, remote));
+    bool wants =
+        self->mode == TRM_COMPRESS_ZLIB || (self->mode == TRM_COMPRESS_AUTO && auto_wants(self, remote));
     if (!wants)
         self->blocks_plain++;
     return wants;
 }
 
-void trm_compress_policy_compressed(trm_compress_policy *self, size_t raw_bytes, size_t stored_bytes, uint64_t ns)
+void trm_compress_policy_compressed(trm_compress_policy *self, size_t raw_bytes, size_t stored_bytes,
+                                    uint64_t ns)
 {
     assert(stored_bytes <= raw_bytes);
     if (stored_bytes)

@@ -28,21 +28,23 @@
 typedef struct trm_compress_policy {
     trm_compress_mode mode;
     int level;
-    double link_bytes_s; /* 0: no other host */
+    double link_bytes_s;                                              /* 0: no other host */
     double ratio, compress_bytes_s, decompress_bytes_s, disk_bytes_s; /* averages; 0: not known */
-    uint32_t probe_interval, probe_in; /* blocks */
+    uint32_t probe_interval, probe_in;                                /* blocks */
     uint64_t blocks_compressed, blocks_plain, blocks_probed, blocks_no_gain;
 } trm_compress_policy;
 
 /* `link_bytes_s`: what one executor may expect of the link to other hosts; 0 where the job
  * is on one host. A guess (such as 100 MB/s for a gigabit port) is good enough. */
-void trm_compress_policy_init(trm_compress_policy *self, trm_compress_mode mode, int level, double link_bytes_s);
+void trm_compress_policy_init(trm_compress_policy *self, trm_compress_mode mode, int level,
+                              double link_bytes_s);
 
 /* Whether to try to compress the next block of a segment whose partition is read on another
  * host (`remote`) or on this one. */
 bool trm_compress_policy_wants(trm_compress_policy *self, bool remote);
 /* A block was compressed in `ns`; stored_bytes 0: it did not shrink. */
-void trm_compress_policy_compressed(trm_compress_policy *self, size_t raw_bytes, size_t stored_bytes, uint64_t ns);
+void trm_compress_policy_compressed(trm_compress_policy *self, size_t raw_bytes, size_t stored_bytes,
+                                    uint64_t ns);
 void trm_compress_policy_decompressed(trm_compress_policy *self, size_t raw_bytes, uint64_t ns);
 /* A write of a run took `ns`. */
 void trm_compress_policy_wrote(trm_compress_policy *self, size_t bytes, uint64_t ns);

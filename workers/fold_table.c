@@ -5,7 +5,10 @@
 #define ENTRY_ROOM (2 * sizeof(trm_sort_entry)) /* that a spill needs a key */
 _Static_assert(sizeof(trm_fold_slot) == 32, "two slots a cache line");
 
-static size_t slots_of(const trm_fold_table *self) { return self->mask + 1; }
+static size_t slots_of(const trm_fold_table *self)
+{
+    return self->mask + 1;
+}
 
 /* Tables of slots_max, and of a quarter of that, lie at the region's begin; those of a half,
  * and of an eighth, behind the place of the largest. */
@@ -38,7 +41,8 @@ void trm_fold_table_init(trm_fold_table *self, trm_region region, const trm_fold
     *self = (trm_fold_table){.fold = fold, .op = trm_fold_op_of(fold), .region = region, .seed = seed};
     self->state_inline = fold->state_bytes <= 8;
     self->slots_max = TRM_FOLD_SLOTS_FIRST;
-    while (self->slots_max * 2 * sizeof(trm_fold_slot) <= region.bytes / 2 && self->slots_max < (size_t)1 << 31)
+    while (self->slots_max * 2 * sizeof(trm_fold_slot) <= region.bytes / 2 && self->slots_max < (size_t)1
+                                                                                                    << 31)
         self->slots_max *= 2;
     assert(self->slots_max * sizeof(trm_fold_slot) <= region.bytes / 2);
     take_table(self, TRM_FOLD_SLOTS_FIRST);
@@ -111,7 +115,8 @@ trm_status trm_fold_table_insert(trm_fold_table *self, size_t at, trm_key16 k, u
     }
     uint64_t key_room = key_len > TRM_FOLD_KEY_INLINE ? (key_len + 7) / 8 * 8 : 0;
     uint64_t state_room = self->state_inline ? 0 : (self->fold->state_bytes + 7) / 8 * 8;
-    if (self->arena < key_room + state_room || !fits(self, self->arena - key_room - state_room, self->used + 1))
+    if (self->arena < key_room + state_room ||
+        !fits(self, self->arena - key_room - state_room, self->used + 1))
         return TRM_AGAIN;
     trm_fold_slot *slot = &self->slots[at];
     slot->low = k.low;
@@ -128,16 +133,19 @@ trm_status trm_fold_table_insert(trm_fold_table *self, size_t at, trm_key16 k, u
         slot->state = self->arena;
     }
     /* The user's init may fail by a jump: the slot is not taken before it is done. */
-    init_state(self, state_room ? self->region.base + self->arena : (uint8_t *)&slot->state, value, value_len);
+    init_state(self, state_room ? self->region.base + self->arena : (uint8_t *)&slot->state, value,
+               value_len);
     slot->len = (uint32_t)key_len + 1;
     self->used++;
     return TRM_OK;
 }
 
-void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, const void *value, size_t value_len)
+void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, const void *value,
+                           size_t value_len)
 {
     if (self->op == TRM_FOLD_OP_CALL)
-        self->fold->add(self->state_inline ? (uint8_t *)&slot->state : self->region.base + slot->state, value, value_len);
+        self->fold->add(self->state_inline ? (uint8_t *)&slot->state : self->region.base + slot->state, value,
+                        value_len);
     else if (self->op == TRM_FOLD_OP_COUNT)
         slot->state++;
     else

@@ -39,8 +39,8 @@ typedef struct trm_fold_table {
     const trm_fold *fold;
     bool state_inline;
     uint64_t seed;
-    uint64_t arena;  /* where the arena begins in the region; it grows down */
-    uint64_t floor;  /* the arena's lower bound without the room for sorting */
+    uint64_t arena; /* where the arena begins in the region; it grows down */
+    uint64_t floor; /* the arena's lower bound without the room for sorting */
     size_t slots_max;
     trm_region region;
 } trm_fold_table;
@@ -55,7 +55,8 @@ trm_status trm_fold_table_insert(trm_fold_table *self, size_t at, trm_key16 k, u
                                  size_t key_len, const void *value, size_t value_len);
 trm_status trm_fold_table_add_long(trm_fold_table *self, const void *key, size_t key_len, const void *value,
                                    size_t value_len);
-void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, const void *value, size_t value_len);
+void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, const void *value,
+                           size_t value_len);
 
 /* Adds a pair of a key of up to 16 bytes: TRM_OK; TRM_AGAIN: it is full, nothing was added.
  * With a ready-made fold the value has 8 bytes (but for count, where it is not read). */
@@ -91,7 +92,8 @@ static inline trm_sort_key trm_fold_table_key(const trm_fold_table *self, size_t
 {
     const trm_fold_slot *slot = &self->slots[at];
     size_t len = slot->len - 1;
-    return (trm_sort_key){len <= TRM_FOLD_KEY_INLINE ? (const uint8_t *)&slot->low : self->region.base + slot->high, len};
+    return (trm_sort_key){
+        len <= TRM_FOLD_KEY_INLINE ? (const uint8_t *)&slot->low : self->region.base + slot->high, len};
 }
 static inline const void *trm_fold_table_state(const trm_fold_table *self, size_t at)
 {

@@ -1,14 +1,20 @@
 #include "workers/folds.h"
 
 /* Each of them also as functions, for whoever calls a fold without knowing it. */
-static void init_u64(void *state, const void *value, size_t value_len) { memcpy(state, value, 8); }
+static void init_u64(void *state, const void *value, size_t value_len)
+{
+    memcpy(state, value, 8);
+}
 
 #define READY_MADE(name, OP)                                                                                 \
     static void merge_##name(void *state, const void *other)                                                 \
     {                                                                                                        \
         trm_store_u64(state, trm_fold_merge_u64(OP, trm_load_u64(state), trm_load_u64(other)));              \
     }                                                                                                        \
-    static void add_##name(void *state, const void *value, size_t value_len) { merge_##name(state, value); } \
+    static void add_##name(void *state, const void *value, size_t value_len)                                 \
+    {                                                                                                        \
+        merge_##name(state, value);                                                                          \
+    }                                                                                                        \
     const trm_fold trm_fold_##name = {8, init_u64, add_##name, merge_##name}
 
 READY_MADE(sum_u64, TRM_FOLD_OP_SUM_U64);
@@ -22,7 +28,10 @@ READY_MADE(min_f64, TRM_FOLD_OP_MIN_F64);
 READY_MADE(max_f64, TRM_FOLD_OP_MAX_F64);
 READY_MADE(first_8, TRM_FOLD_OP_FIRST_8);
 
-static void init_count(void *state, const void *value, size_t value_len) { trm_store_u64(state, 1); }
+static void init_count(void *state, const void *value, size_t value_len)
+{
+    trm_store_u64(state, 1);
+}
 static void add_count(void *state, const void *value, size_t value_len)
 {
     trm_store_u64(state, trm_load_u64(state) + 1);

@@ -22,8 +22,18 @@ typedef enum trm_fold_op {
 /* Which one it is; TRM_FOLD_OP_CALL for any other. */
 trm_fold_op trm_fold_op_of(const trm_fold *fold);
 
-static inline double trm_fold_f64(uint64_t bits) { double v; memcpy(&v, &bits, 8); return v; }
-static inline uint64_t trm_fold_bits(double value) { uint64_t v; memcpy(&v, &value, 8); return v; }
+static inline double trm_fold_f64(uint64_t bits)
+{
+    double v;
+    memcpy(&v, &bits, 8);
+    return v;
+}
+static inline uint64_t trm_fold_bits(double value)
+{
+    uint64_t v;
+    memcpy(&v, &value, 8);
+    return v;
+}
 
 /* Doubles in one total order, so that min and max do not depend on the order of merging:
  * by value, -0 before +0; not-a-number after everything (min) or before everything (max). */

@@ -12,7 +12,8 @@ trm_status trm_group_out_put(trm_group_out *self, const void *key, size_t key_le
         return trm_err_set(err, TRM_ERECORD, "a key of %zu bytes was emitted, the limit is %u", key_len,
                            TRM_KEY_BYTES_MAX);
     if (value_len > self->record_bytes_max)
-        return trm_err_set(err, TRM_ERECORD, "a value of %zu bytes was emitted, the limit is %" PRIu64 ": raise --record-max",
+        return trm_err_set(err, TRM_ERECORD,
+                           "a value of %zu bytes was emitted, the limit is %" PRIu64 ": raise --record-max",
                            value_len, self->record_bytes_max);
     int order = self->compare ? self->compare(group->key, group->key_len, key, key_len)
                               : trm_key_compare(group->key, group->key_len, key, key_len);

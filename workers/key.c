@@ -1,11 +1,32 @@
 #include "workers/key.h"
 #include "workers/collector.h"
 
-#define LOW(n) {(1ull << (8 * (n))) - 1, 0}
-#define HIGH(n) {UINT64_MAX, (1ull << (8 * (n))) - 1}
+#define LOW(n)                                                                                               \
+    {                                                                                                        \
+        (1ull << (8 * (n))) - 1, 0                                                                           \
+    }
+#define HIGH(n)                                                                                              \
+    {                                                                                                        \
+        UINT64_MAX, (1ull << (8 * (n))) - 1                                                                  \
+    }
 const uint64_t trm_key_masks[17][2] = {
-    LOW(0),  LOW(1),  LOW(2),  LOW(3),  LOW(4),  LOW(5),  LOW(6),  LOW(7), HIGH(0),
-    HIGH(1), HIGH(2), HIGH(3), HIGH(4), HIGH(5), HIGH(6), HIGH(7), {UINT64_MAX, UINT64_MAX},
+    LOW(0),
+    LOW(1),
+    LOW(2),
+    LOW(3),
+    LOW(4),
+    LOW(5),
+    LOW(6),
+    LOW(7),
+    HIGH(0),
+    HIGH(1),
+    HIGH(2),
+    HIGH(3),
+    HIGH(4),
+    HIGH(5),
+    HIGH(6),
+    HIGH(7),
+    {UINT64_MAX, UINT64_MAX},
 };
 
 uint64_t trm_key_hash_long(const void *key, size_t len, uint64_t seed)

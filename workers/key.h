@@ -84,7 +84,8 @@ uint64_t trm_key_hash_long(const void *key, size_t len, uint64_t seed);
 
 static inline uint64_t trm_key_hash_seeded(const void *key, size_t len, uint64_t seed)
 {
-    return len <= 16 ? trm_key16_hash(trm_key16_load(key, len), len, seed) : trm_key_hash_long(key, len, seed);
+    return len <= 16 ? trm_key16_hash(trm_key16_load(key, len), len, seed)
+                     : trm_key_hash_long(key, len, seed);
 }
 
 /* Maps a hash's upper 32 bits to [0, partitions). */

@@ -24,11 +24,11 @@ struct trm_merge {
     trm_merge_options options;
     trm_fold_op op;
     trm_merge_tree tree;
-    uint64_t prefix;   /* of the group's key */
-    bool in_group;     /* its champion has been given out, or is the first and has not */
-    bool fresh;        /* … has not */
+    uint64_t prefix; /* of the group's key */
+    bool in_group;   /* its champion has been given out, or is the first and has not */
+    bool fresh;      /* … has not */
     bool group_ended;
-    uint8_t *key;      /* TRM_KEY_BYTES_MAX: of the group, at one place while it lasts */
+    uint8_t *key; /* TRM_KEY_BYTES_MAX: of the group, at one place while it lasts */
     uint64_t state[TRM_FOLD_BYTES_MAX / 8], other[TRM_FOLD_BYTES_MAX / 8];
     uint8_t *value_room; /* for values larger than a block; at the region's end */
     size_t value_room_bytes;
@@ -37,7 +37,7 @@ struct trm_merge {
     merge_source *sources; /* what is still to be merged */
     size_t sources_count;
     trm_segment_at *inputs;
-    uint32_t lost;         /* NOT_AN_INPUT: none */
+    uint32_t lost; /* NOT_AN_INPUT: none */
     uint32_t scratch_files;
     trm_block_reader blocks;
     trm_run_writer *writer; /* made by the first pass */
@@ -117,7 +117,10 @@ const trm_segment_at *trm_merge_lost(const trm_merge *self)
     return self->lost == NOT_AN_INPUT ? NULL : &self->inputs[self->lost];
 }
 
-void trm_merge_stats_get(const trm_merge *self, trm_merge_stats *out) { *out = self->stats; }
+void trm_merge_stats_get(const trm_merge *self, trm_merge_stats *out)
+{
+    *out = self->stats;
+}
 
 /* ---- Cursors --------------------------------------------------------------------- */
 
@@ -127,7 +130,10 @@ static size_t cursor_bytes(const merge_source *source)
            trm_segment_buffer_bytes(&source->at.segment);
 }
 
-static size_t cursors_room(const trm_merge *self) { return self->options.region.bytes - self->value_room_bytes; }
+static size_t cursors_room(const trm_merge *self)
+{
+    return self->options.region.bytes - self->value_room_bytes;
+}
 
 static trm_status failed_at(trm_merge *self, const merge_source *source, trm_status status)
 {
@@ -203,7 +209,8 @@ static inline bool same_key(const trm_merge *self)
     const trm_segment_reader *r = &trm_merge_tree_champion(&self->tree)->reader;
     if (self->options.compare)
         return self->options.compare(self->key, self->group.key_len, r->key, r->key_len) == 0;
-    return r->key_len == self->group.key_len && (r->key_len <= 8 || memcmp(r->key, self->key, r->key_len) == 0);
+    return r->key_len == self->group.key_len &&
+           (r->key_len <= 8 || memcmp(r->key, self->key, r->key_len) == 0);
 }
 
 /* The champion's key becomes the group's. */
@@ -404,7 +411,8 @@ static trm_status pass_combined(trm_merge *self, trm_err *err)
 static char *scratch_path(const trm_merge *self)
 {
     char path[PATH_MAX];
-    int len = snprintf(path, sizeof path, "%s/%s.p%u.merge", self->options.scratch_dir, self->name, self->scratch_files);
+    int len = snprintf(path, sizeof path, "%s/%s.p%u.merge", self->options.scratch_dir, self->name,
+                       self->scratch_files);
     return len > 0 && (size_t)len < sizeof path ? strdup(path) : NULL;
 }
 
@@ -419,7 +427,9 @@ static trm_status write_pass(trm_merge *self, const char *path, trm_err *err)
     if (status == TRM_OK)
         status = trm_run_writer_segment(self->writer, 0, 0, false, err);
     if (status == TRM_OK)
-        status = o->fold ? pass_folded(self, err) : o->combine ? pass_combined(self, err) : pass_records(self, err);
+        status = o->fold      ? pass_folded(self, err)
+                 : o->combine ? pass_combined(self, err)
+                              : pass_records(self, err);
     return status == TRM_OK ? trm_run_writer_finish(self->writer, NULL, err) : status;
 }
 
@@ -445,7 +455,8 @@ static trm_status run_pass(trm_merge *self, uint32_t count, trm_err *err)
 {
     char *path = scratch_path(self);
     if (!path)
-        return trm_err_set(err, TRM_ENOMEM, "no room for the name of a scratch file in '%s'", self->options.scratch_dir);
+        return trm_err_set(err, TRM_ENOMEM, "no room for the name of a scratch file in '%s'",
+                           self->options.scratch_dir);
     self->scratch_files++;
     merge_source result;
     bool any = false;
@@ -535,8 +546,10 @@ static trm_status reserve_value_room(trm_merge *self, trm_err *err)
     if (largest <= TRM_RUN_BLOCK_BYTES)
         return TRM_OK;
     if (largest > self->options.region.bytes / 2)
-        return trm_err_set(err, TRM_ELIMIT, "a record of %" PRIu64 " bytes is larger than half of the memory for merging"
-                           " (%zu bytes): raise --memory", largest, self->options.region.bytes);
+        return trm_err_set(err, TRM_ELIMIT,
+                           "a record of %" PRIu64 " bytes is larger than half of the memory for merging"
+                           " (%zu bytes): raise --memory",
+                           largest, self->options.region.bytes);
     self->value_room_bytes = (size_t)largest;
     self->value_room = self->options.region.base + self->options.region.bytes - largest;
     return TRM_OK;

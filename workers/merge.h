@@ -29,10 +29,10 @@ typedef struct trm_merge trm_merge;
 
 typedef struct trm_merge_options {
     trm_fs *fs;
-    trm_region region; /* TRM_MERGE_REGION_BYTES_MIN or more, the caller's */
-    const char *scratch_dir; /* private; where passes put their runs; copied */
+    trm_region region;        /* TRM_MERGE_REGION_BYTES_MIN or more, the caller's */
+    const char *scratch_dir;  /* private; where passes put their runs; copied */
     uint64_t value_bytes_max; /* of a value to be put together; at most half of the region is used */
-    const trm_fold *fold; /* or NULL */
+    const trm_fold *fold;     /* or NULL */
     int (*compare)(const void *a, size_t a_len, const void *b, size_t b_len); /* NULL: bytes */
     trm_combine_cb combine; /* run by passes, not by the last merge; NULL: none */
     void *combine_context;
@@ -41,9 +41,9 @@ typedef struct trm_merge_options {
 } trm_merge_options;
 
 typedef struct trm_merge_stats {
-    uint64_t records_in;        /* of the segments given */
-    uint64_t groups;            /* given out */
-    uint64_t stored_bytes_in;   /* of the segments given */
+    uint64_t records_in;      /* of the segments given */
+    uint64_t groups;          /* given out */
+    uint64_t stored_bytes_in; /* of the segments given */
     uint64_t raw_bytes_in;
     uint64_t passes;            /* intermediate merges */
     uint64_t pass_stored_bytes; /* written by them */

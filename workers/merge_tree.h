@@ -25,7 +25,7 @@ typedef struct trm_merge_file {
 typedef struct trm_merge_cursor {
     trm_segment_reader reader;
     trm_merge_file *file; /* NULL: everything is read */
-    uint32_t source; /* the caller's number of the segment */
+    uint32_t source;      /* the caller's number of the segment */
     bool ended;
 } trm_merge_cursor;
 

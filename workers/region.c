@@ -12,7 +12,8 @@ trm_status trm_region_open(trm_region *self, uint64_t bytes, trm_err *err)
     uint64_t rounded = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     if (rounded == 0 || rounded < bytes || rounded > SIZE_MAX / 2)
         return trm_err_set(err, TRM_ENOMEM, "cannot map %" PRIu64 " bytes of memory", bytes);
-    void *base = mmap(NULL, (size_t)rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *base = mmap(NULL, (size_t)rounded, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return trm_err_errno(err, TRM_ENOMEM, errno, "cannot map %" PRIu64 " bytes of memory", bytes);
     if (rounded >= HUGE_PAGE_BYTES)

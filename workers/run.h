@@ -64,7 +64,7 @@ typedef struct trm_segment {
     uint64_t raw_bytes;
     uint64_t records;
     uint64_t record_bytes_max; /* of its largest record */
-    uint32_t block_bytes_max; /* raw bytes of its largest block */
+    uint32_t block_bytes_max;  /* raw bytes of its largest block */
     uint32_t blocks;
 } trm_segment;
 

@@ -31,8 +31,9 @@ bool trm_block_header_load(trm_block_header *header, const uint8_t *at)
     };
     if (header->raw_bytes == 0 || header->raw_bytes > TRM_RUN_BLOCK_BYTES || header->stored_bytes == 0)
         return false;
-    if (header->codec == TRM_CODEC_NONE ? header->stored_bytes != header->raw_bytes
-                                        : header->codec != TRM_CODEC_ZLIB || header->stored_bytes >= header->raw_bytes)
+    if (header->codec == TRM_CODEC_NONE
+            ? header->stored_bytes != header->raw_bytes
+            : header->codec != TRM_CODEC_ZLIB || header->stored_bytes >= header->raw_bytes)
         return false;
     return header->kind <= TRM_RUN_BLOCK_VALUE && at[18] == 0 && at[19] == 0;
 }
@@ -59,7 +60,8 @@ void trm_run_header_store(uint8_t *at, uint8_t kind, uint32_t task, uint32_t att
 trm_status trm_run_header_load(const uint8_t *at, uint8_t *kind, uint32_t *task, uint32_t *attempt,
                                uint32_t *partitions)
 {
-    if (trm_load_u32(at) != TRM_RUN_MAGIC || trm_crc32c(0, at, HEADER_CRC_AT) != trm_load_u32(at + HEADER_CRC_AT))
+    if (trm_load_u32(at) != TRM_RUN_MAGIC ||
+        trm_crc32c(0, at, HEADER_CRC_AT) != trm_load_u32(at + HEADER_CRC_AT))
         return TRM_ECORRUPT;
     if ((at[4] | at[5] << 8) != TRM_RUN_VERSION)
         return TRM_EVERSION;
@@ -118,8 +120,9 @@ static void segment_load(trm_segment *s, const uint8_t *at)
 static bool segment_possible(const trm_segment *s)
 {
     uint64_t headers = (uint64_t)s->blocks * TRM_RUN_BLOCK_HEADER_BYTES;
-    return s->blocks > 0 && s->records > 0 && s->block_bytes_max > 0 && s->block_bytes_max <= TRM_RUN_BLOCK_BYTES &&
-           s->stored_bytes > headers && s->stored_bytes - headers <= s->raw_bytes &&
+    return s->blocks > 0 && s->records > 0 && s->block_bytes_max > 0 &&
+           s->block_bytes_max <= TRM_RUN_BLOCK_BYTES && s->stored_bytes > headers &&
+           s->stored_bytes - headers <= s->raw_bytes &&
            s->raw_bytes <= (uint64_t)s->blocks * s->block_bytes_max && s->block_bytes_max <= s->raw_bytes &&
            s->record_bytes_max >= 2 && s->record_bytes_max <= s->raw_bytes && s->records <= s->raw_bytes / 2;
 }
@@ -128,8 +131,8 @@ bool trm_run_index_decode(const uint8_t *at, size_t len, uint32_t partitions, ui
                           trm_segment *segments)
 {
     uint32_t count;
-    if (len < trm_run_index_bytes(0) || !trm_run_index_count(at, &count) || len != trm_run_index_bytes(count) ||
-        trm_crc32c(0, at, len - 4) != trm_load_u32(at + len - 4))
+    if (len < trm_run_index_bytes(0) || !trm_run_index_count(at, &count) ||
+        len != trm_run_index_bytes(count) || trm_crc32c(0, at, len - 4) != trm_load_u32(at + len - 4))
         return false;
     for (uint32_t i = 0; i < count; i++) {
         trm_segment *s = &segments[i];

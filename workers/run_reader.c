@@ -16,7 +16,8 @@ static trm_status damaged(trm_err *err, const char *path, uint64_t offset, const
 }
 
 /* Exactly `len` bytes: a file that is shorter than it says is damaged. */
-static trm_status read_exactly(trm_file *file, const char *path, uint64_t offset, void *out, size_t len, trm_err *err)
+static trm_status read_exactly(trm_file *file, const char *path, uint64_t offset, void *out, size_t len,
+                               trm_err *err)
 {
     size_t got = 0;
     trm_status status = file->fs->ops->read_at(file, offset, out, len, &got, err);
@@ -46,8 +47,8 @@ static trm_status take_index(trm_run_index *self, const uint8_t *at, size_t len,
     return TRM_OK;
 }
 
-static trm_status read_index_at(trm_run_index *self, trm_file *file, const char *path, uint64_t offset, size_t len,
-                                uint64_t begin, uint64_t end, trm_err *err)
+static trm_status read_index_at(trm_run_index *self, trm_file *file, const char *path, uint64_t offset,
+                                size_t len, uint64_t begin, uint64_t end, trm_err *err)
 {
     uint8_t *bytes = malloc(len);
     if (!bytes)
@@ -75,7 +76,8 @@ static trm_status read_run_index(trm_run_index *self, trm_file *file, const char
         index_bytes != file_bytes - TRM_RUN_FOOTER_BYTES - offset)
         return damaged(err, path, file_bytes, "it does not end like a run");
     if (offset >= tail_at)
-        return take_index(self, tail + (offset - tail_at), index_bytes, TRM_RUN_HEADER_BYTES, offset, path, err);
+        return take_index(self, tail + (offset - tail_at), index_bytes, TRM_RUN_HEADER_BYTES, offset, path,
+                          err);
     return read_index_at(self, file, path, offset, index_bytes, TRM_RUN_HEADER_BYTES, offset, err);
 }
 
@@ -103,8 +105,8 @@ trm_status trm_run_index_read(trm_run_index *self, trm_file *file, const char *p
             trm_run_index_bytes(count) > file_bytes - TRM_RUN_HEADER_BYTES)
             return damaged(err, path, TRM_RUN_HEADER_BYTES, "this is no index");
         size_t len = trm_run_index_bytes(count);
-        status = read_index_at(&loaded, file, path, TRM_RUN_HEADER_BYTES, len, TRM_RUN_HEADER_BYTES + len, file_bytes,
-                               err);
+        status = read_index_at(&loaded, file, path, TRM_RUN_HEADER_BYTES, len, TRM_RUN_HEADER_BYTES + len,
+                               file_bytes, err);
     }
     if (status == TRM_OK)
         *self = loaded;
@@ -152,11 +154,12 @@ static void add_piece(trm_run_extract *self, const trm_segment *segment, uint64_
     if (last && last->offset + last->bytes == segment->offset)
         last->bytes += segment->stored_bytes;
     else
-        self->pieces[self->pieces_count++] = (struct trm_run_piece){at, segment->offset, segment->stored_bytes};
+        self->pieces[self->pieces_count++] =
+            (struct trm_run_piece){at, segment->offset, segment->stored_bytes};
 }
 
-trm_status trm_run_extract_open(trm_run_extract *self, const trm_run_index *index, uint32_t first, uint32_t last,
-                                trm_err *err)
+trm_status trm_run_extract_open(trm_run_extract *self, const trm_run_index *index, uint32_t first,
+                                uint32_t last, trm_err *err)
 {
     trm_run_extract made = {0};
     uint32_t count = 0;
@@ -212,8 +215,8 @@ static uint32_t find_piece(const trm_run_extract *self, uint64_t offset)
     return low;
 }
 
-trm_status trm_run_extract_read(const trm_run_extract *self, trm_file *file, uint64_t offset, void *out, size_t len,
-                                trm_err *err)
+trm_status trm_run_extract_read(const trm_run_extract *self, trm_file *file, uint64_t offset, void *out,
+                                size_t len, trm_err *err)
 {
     assert(offset <= self->total_bytes && len <= self->total_bytes - offset);
     uint8_t *to = out;
@@ -242,8 +245,8 @@ trm_status trm_run_extract_read(const trm_run_extract *self, trm_file *file, uin
 
 #define STORED_BYTES (2u * (TRM_RUN_BLOCK_HEADER_BYTES + TRM_RUN_BLOCK_BYTES))
 
-trm_status trm_block_reader_init(trm_block_reader *self, trm_compress_policy *policy, uint64_t (*now_ns)(void),
-                                 trm_err *err)
+trm_status trm_block_reader_init(trm_block_reader *self, trm_compress_policy *policy,
+                                 uint64_t (*now_ns)(void), trm_err *err)
 {
     *self = (trm_block_reader){.policy = policy, .now_ns = now_ns, .stored = malloc(STORED_BYTES)};
     trm_status status = trm_codec_create(&self->codec, TRM_CODEC_BACKEND_BEST, TRM_CODEC_LEVEL_MIN, err);
@@ -293,11 +296,13 @@ static trm_status bad_block(const trm_segment_reader *self, const char *what, tr
 }
 
 /* Decompresses into the reader's own buffer. */
-static trm_status unpack(trm_segment_reader *self, const trm_block_header *header, const uint8_t *stored, trm_err *err)
+static trm_status unpack(trm_segment_reader *self, const trm_block_header *header, const uint8_t *stored,
+                         trm_err *err)
 {
     trm_block_reader *shared = self->shared;
     uint64_t began = shared->now_ns ? shared->now_ns() : 0;
-    if (trm_codec_decompress(shared->codec, stored, header->stored_bytes, self->buffer, header->raw_bytes, NULL))
+    if (trm_codec_decompress(shared->codec, stored, header->stored_bytes, self->buffer, header->raw_bytes,
+                             NULL))
         return bad_block(self, "a block does not decompress", err);
     if (shared->policy && shared->now_ns)
         trm_compress_policy_decompressed(shared->policy, header->raw_bytes, shared->now_ns() - began);
@@ -331,9 +336,11 @@ static trm_status fetch_block(trm_segment_reader *self, trm_block_header *header
         into = other;
     }
     if (have < whole)
-        status = read_exactly(self->file, self->source->path, self->offset + have, into + have, whole - have, err);
+        status =
+            read_exactly(self->file, self->source->path, self->offset + have, into + have, whole - have, err);
     self->packed = packed;
-    self->stored_guess = packed ? header->stored_bytes + header->stored_bytes / 8 : self->source->segment.block_bytes_max;
+    self->stored_guess =
+        packed ? header->stored_bytes + header->stored_bytes / 8 : self->source->segment.block_bytes_max;
     if (self->stored_guess > self->source->segment.block_bytes_max)
         self->stored_guess = self->source->segment.block_bytes_max;
     self->shared->stored_bytes_read += whole;
@@ -390,7 +397,8 @@ static trm_status parse_record(trm_segment_reader *self, bool head, trm_err *err
     trm_reader_init(&in, self->at, (size_t)(self->end - self->at));
     uint64_t key_len = trm_get_varint_max(&in, TRM_KEY_BYTES_MAX), value_len = trm_get_varint(&in);
     const uint8_t *key = trm_get_bytes(&in, (size_t)key_len);
-    const uint8_t *value = head ? NULL : trm_get_bytes(&in, value_len < SIZE_MAX ? (size_t)value_len : SIZE_MAX);
+    const uint8_t *value =
+        head ? NULL : trm_get_bytes(&in, value_len < SIZE_MAX ? (size_t)value_len : SIZE_MAX);
     if (!trm_reader_ok(&in) || self->records_left == 0 || (head && (!trm_reader_done(&in) || value_len == 0)))
         return bad_block(self, "a record is damaged", err);
     self->key = key;

@@ -47,33 +47,34 @@ typedef struct trm_run_extract {
         uint64_t at;     /* where it begins in the extract */
         uint64_t offset; /* … and in the run */
         uint64_t bytes;
-    } *pieces; /* adjacent segments are one piece */
+    } * pieces; /* adjacent segments are one piece */
     uint32_t pieces_count;
 } trm_run_extract;
 
 /* Makes it. A range without records has an index without segments. TRM_ENOMEM. */
-trm_status trm_run_extract_open(trm_run_extract *self, const trm_run_index *index, uint32_t first, uint32_t last,
-                                trm_err *err);
+trm_status trm_run_extract_open(trm_run_extract *self, const trm_run_index *index, uint32_t first,
+                                uint32_t last, trm_err *err);
 void trm_run_extract_close(trm_run_extract *self);
 /* Reads exactly `len` bytes from `offset` on, offset + len ≤ total_bytes (asserted).
  * Checksums are the receiver's business. TRM_ECORRUPT when the file has shrunk, TRM_EIO. */
-trm_status trm_run_extract_read(const trm_run_extract *self, trm_file *file, uint64_t offset, void *out, size_t len,
-                                trm_err *err);
+trm_status trm_run_extract_read(const trm_run_extract *self, trm_file *file, uint64_t offset, void *out,
+                                size_t len, trm_err *err);
 
 /* ---- The records of a segment ----------------------------------------------- */
 
 /* What readers of one thread share: the codec, and room for a stored block. */
 typedef struct trm_block_reader {
     trm_codec *codec;
-    trm_compress_policy *policy;  /* told how fast blocks decompress; may be NULL */
-    uint64_t (*now_ns)(void);     /* may be NULL */
-    uint8_t *stored;              /* TRM_RUN_BLOCK_HEADER_BYTES + TRM_RUN_BLOCK_BYTES, twice */
+    trm_compress_policy *policy; /* told how fast blocks decompress; may be NULL */
+    uint64_t (*now_ns)(void);    /* may be NULL */
+    uint8_t *stored;             /* TRM_RUN_BLOCK_HEADER_BYTES + TRM_RUN_BLOCK_BYTES, twice */
     uint64_t stored_bytes_read;
 } trm_block_reader;
-#define TRM_BLOCK_READER_BYTES (2u * (TRM_RUN_BLOCK_HEADER_BYTES + TRM_RUN_BLOCK_BYTES) + TRM_CODEC_MEMORY_BYTES)
+#define TRM_BLOCK_READER_BYTES                                                                               \
+    (2u * (TRM_RUN_BLOCK_HEADER_BYTES + TRM_RUN_BLOCK_BYTES) + TRM_CODEC_MEMORY_BYTES)
 
-trm_status trm_block_reader_init(trm_block_reader *self, trm_compress_policy *policy, uint64_t (*now_ns)(void),
-                                 trm_err *err);
+trm_status trm_block_reader_init(trm_block_reader *self, trm_compress_policy *policy,
+                                 uint64_t (*now_ns)(void), trm_err *err);
 void trm_block_reader_close(trm_block_reader *self);
 
 /* Walks over a segment. After TRM_OK from trm_segment_next the record's key is in place.
@@ -91,8 +92,8 @@ typedef struct trm_segment_reader {
     uint64_t value_left;     /* of a spread value */
     uint64_t records_left;   /* of the segment, for the check at its end */
     uint64_t offset, offset_end;
-    size_t stored_guess;     /* the stored bytes of the block before */
-    bool packed;             /* it was compressed */
+    size_t stored_guess; /* the stored bytes of the block before */
+    bool packed;         /* it was compressed */
     uint8_t *buffer;
     size_t buffer_bytes;
     trm_file *file;

@@ -18,13 +18,13 @@ struct trm_run_writer {
     trm_codec *codec; /* NULL: never compress */
     uint8_t *packed;  /* TRM_RUN_BLOCK_BYTES: a compressed block, before it replaces the raw one */
 
-    uint8_t *out;     /* OUT_BYTES: what is not written yet; ends with the open block */
-    size_t block;     /* where the open block's records begin in `out` */
-    size_t used;      /* bytes of `out` that are in use, the open block's records included */
+    uint8_t *out; /* OUT_BYTES: what is not written yet; ends with the open block */
+    size_t block; /* where the open block's records begin in `out` */
+    size_t used;  /* bytes of `out` that are in use, the open block's records included */
     uint32_t block_records;
-    uint64_t offset;  /* of out[0] in the file */
+    uint64_t offset; /* of out[0] in the file */
 
-    trm_file *file;   /* NULL: none is open */
+    trm_file *file; /* NULL: none is open */
     char *path;
     trm_segment segment; /* the open one */
     bool remote;
@@ -72,7 +72,10 @@ void trm_run_writer_destroy(trm_run_writer *self)
     free(self);
 }
 
-bool trm_run_writer_is_open(const trm_run_writer *self) { return self->file != NULL; }
+bool trm_run_writer_is_open(const trm_run_writer *self)
+{
+    return self->file != NULL;
+}
 
 static void forget_file(trm_run_writer *self)
 {
@@ -153,7 +156,8 @@ static trm_codec_id pack(trm_run_writer *self, size_t raw, size_t *stored)
     if (!self->codec || raw < COMPRESS_BYTES_MIN || !trm_compress_policy_wants(self->policy, self->remote))
         return TRM_CODEC_NONE;
     uint64_t began = self->now_ns ? self->now_ns() : 0;
-    size_t packed = trm_codec_compress(self->codec, self->out + self->block, raw, self->packed, raw - raw / 32);
+    size_t packed =
+        trm_codec_compress(self->codec, self->out + self->block, raw, self->packed, raw - raw / 32);
     trm_compress_policy_compressed(self->policy, raw, packed, self->now_ns ? self->now_ns() - began : 0);
     if (packed == 0)
         return TRM_CODEC_NONE;
@@ -162,7 +166,10 @@ static trm_codec_id pack(trm_run_writer *self, size_t raw, size_t *stored)
     return TRM_CODEC_ZLIB;
 }
 
-static bool block_is_open(const trm_run_writer *self) { return self->block_records || self->used > self->block; }
+static bool block_is_open(const trm_run_writer *self)
+{
+    return self->block_records || self->used > self->block;
+}
 
 static void close_block(trm_run_writer *self, uint8_t kind)
 {
@@ -198,7 +205,8 @@ static trm_status end_segment(trm_run_writer *self, trm_err *err)
     if (self->segment.blocks == 0)
         return TRM_OK;
     if (self->segments_count == TRM_RUN_SEGMENTS_MAX)
-        return trm_err_set(err, TRM_ELIMIT, "a run has more than %u segments: fewer partitions, or more memory",
+        return trm_err_set(err, TRM_ELIMIT,
+                           "a run has more than %u segments: fewer partitions, or more memory",
                            TRM_RUN_SEGMENTS_MAX);
     if (self->segments_count == self->segments_capacity) {
         uint32_t capacity = self->segments_capacity ? self->segments_capacity * 2 : SEGMENTS_FIRST;
@@ -216,13 +224,15 @@ static trm_status end_segment(trm_run_writer *self, trm_err *err)
     return TRM_OK;
 }
 
-trm_status trm_run_writer_segment(trm_run_writer *self, uint32_t spill, uint32_t partition, bool remote, trm_err *err)
+trm_status trm_run_writer_segment(trm_run_writer *self, uint32_t spill, uint32_t partition, bool remote,
+                                  trm_err *err)
 {
     assert(self->file);
     trm_status status = end_segment(self, err);
     if (status != TRM_OK)
         return status;
-    self->segment = (trm_segment){.partition = partition, .spill = spill, .offset = self->offset + self->used};
+    self->segment =
+        (trm_segment){.partition = partition, .spill = spill, .offset = self->offset + self->used};
     self->remote = remote;
     return TRM_OK;
 }

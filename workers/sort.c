@@ -4,10 +4,10 @@
 #include <assert.h>
 #include <string.h>
 
-#define INSERTION_MAX 20u      /* entries that are sorted by insertion */
+#define INSERTION_MAX 20u /* entries that are sorted by insertion */
 #define DIGIT_BITS_MAX 11u
 #define DIGITS_MAX (1u << DIGIT_BITS_MAX)
-#define KEY_STEP 8u            /* bytes of the key in a prefix */
+#define KEY_STEP 8u /* bytes of the key in a prefix */
 
 typedef trm_sort_entry entry;
 

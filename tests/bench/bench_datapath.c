@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define ROUNDS 5u
-#define WORDS 200000u     /* in the vocabulary */
+#define WORDS 200000u /* in the vocabulary */
 #define TERA_KEY_BYTES 10u
 #define TERA_VALUE_BYTES 90u
 
@@ -127,10 +127,14 @@ static uint64_t add_word(void *context, const char *word, size_t len)
 
 /* ---- Merging ---------------------------------------------------------------------------- */
 
-static uint64_t merge_all(trm_region region, const trm_fold *fold, unsigned runs, uint32_t partitions, uint64_t *ns)
+static uint64_t merge_all(trm_region region, const trm_fold *fold, unsigned runs, uint32_t partitions,
+                          uint64_t *ns)
 {
-    trm_merge_options options = {.fs = trm_fs_posix(), .region = region, .scratch_dir = scratch,
-                                 .value_bytes_max = 1 << 20, .fold = fold};
+    trm_merge_options options = {.fs = trm_fs_posix(),
+                                 .region = region,
+                                 .scratch_dir = scratch,
+                                 .value_bytes_max = 1 << 20,
+                                 .fold = fold};
     trm_merge *merge;
     uint64_t records = 0;
     must(trm_merge_create(&merge, &options, &err), "merge");
@@ -141,7 +145,8 @@ static uint64_t merge_all(trm_region region, const trm_fold *fold, unsigned runs
         for (unsigned i = 0; i < runs; i++) {
             trm_run_index index;
             must(trm_run_index_load(&index, trm_fs_posix(), run_path[i], &err), "index");
-            count += trm_run_index_segments(&index, run_path[i], partition, partition + 1, 0, segments + count, 1024 - count);
+            count += trm_run_index_segments(&index, run_path[i], partition, partition + 1, 0,
+                                            segments + count, 1024 - count);
             trm_run_index_close(&index);
         }
         must(trm_merge_open(merge, "bench", segments, count, &err), "merge");
@@ -169,8 +174,14 @@ static void bench_words(trm_region region, size_t bytes, uint32_t partitions)
     trm_compress_policy policy;
     trm_compress_policy_init(&policy, TRM_COMPRESS_AUTO, 1, 0);
     trm_collector_options options = {
-        .fs = trm_fs_posix(), .region = region, .partitions = partitions, .record_bytes_max = 1 << 20,
-        .fold = TRM_FOLD_SUM_U64, .policy = &policy, .now_ns = trm_clock_now_ns, .seed = 77,
+        .fs = trm_fs_posix(),
+        .region = region,
+        .partitions = partitions,
+        .record_bytes_max = 1 << 20,
+        .fold = TRM_FOLD_SUM_U64,
+        .policy = &policy,
+        .now_ns = trm_clock_now_ns,
+        .seed = 77,
     };
     trm_collector *collector;
     must(trm_collector_create(&collector, &options, &err), "collector");
@@ -238,8 +249,13 @@ static void bench_tera(trm_region region, size_t bytes, uint32_t partitions)
     for (size_t i = 0; i < n * 100; i += 4)
         trm_store_u32(records + i, (uint32_t)draw(&random));
     trm_collector_options options = {
-        .fs = trm_fs_posix(), .region = region, .partitions = partitions, .record_bytes_max = 1 << 20,
-        .policy = &policy, .now_ns = trm_clock_now_ns, .seed = 77,
+        .fs = trm_fs_posix(),
+        .region = region,
+        .partitions = partitions,
+        .record_bytes_max = 1 << 20,
+        .policy = &policy,
+        .now_ns = trm_clock_now_ns,
+        .seed = 77,
     };
     trm_collector *collector;
     must(trm_collector_create(&collector, &options, &err), "collector");
@@ -252,8 +268,9 @@ static void bench_tera(trm_region region, size_t bytes, uint32_t partitions)
         must(trm_collector_begin(collector, run_path[round % 8], 0, 0, &err), "begin");
         t0 = trm_clock_now_ns();
         for (size_t i = 0; i < n; i++)
-            must(trm_collector_add(collector, records + i * 100, TERA_KEY_BYTES, records + i * 100 + TERA_KEY_BYTES,
-                                   TERA_VALUE_BYTES, &err), "add");
+            must(trm_collector_add(collector, records + i * 100, TERA_KEY_BYTES,
+                                   records + i * 100 + TERA_KEY_BYTES, TERA_VALUE_BYTES, &err),
+                 "add");
         t1 = trm_clock_now_ns();
         trm_collector_stats stats;
         must(trm_collector_finish(collector, &stats, &err), "finish");

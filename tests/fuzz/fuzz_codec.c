@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     trm_err err;
     for (int i = 0; i < 2; i++)
         if (!codecs[i])
-            check(trm_codec_create(&codecs[i], i ? TRM_CODEC_BACKEND_ZLIB : TRM_CODEC_BACKEND_BEST, 1, &err) == TRM_OK);
+            check(trm_codec_create(&codecs[i], i ? TRM_CODEC_BACKEND_ZLIB : TRM_CODEC_BACKEND_BEST, 1,
+                                   &err) == TRM_OK);
     if (len < 2)
         return 0;
     size_t raw_len = (size_t)bytes[0] * (bytes[1] & 7);
@@ -31,7 +32,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         size_t n = trm_codec_compress(codecs[i], bytes, len, stored, 2 * len + 64);
         check(n > 0);
         memset(back, 0, len);
-        check(trm_codec_decompress(codecs[!i], stored, n, back, len, &err) == TRM_OK && !memcmp(back, bytes, len));
+        check(trm_codec_decompress(codecs[!i], stored, n, back, len, &err) == TRM_OK &&
+              !memcmp(back, bytes, len));
     }
     free(raw);
     free(back);

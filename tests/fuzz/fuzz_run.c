@@ -91,7 +91,8 @@ static void merge(trm_fs *fs, trm_region region, const trm_fold *fold)
     }
     size_t count = trm_run_index_segments(&index, PATH, 0, 1, 0, segments, 8);
     trm_run_index_close(&index);
-    trm_merge_options options = {.fs = fs, .region = region, .scratch_dir = ".", .value_bytes_max = 1 << 20, .fold = fold};
+    trm_merge_options options = {
+        .fs = fs, .region = region, .scratch_dir = ".", .value_bytes_max = 1 << 20, .fold = fold};
     check(trm_merge_create(&self, &options, &err) == TRM_OK);
     status = trm_merge_open(self, "f", segments, count < 8 ? count : 8, &err);
     while (status == TRM_OK && (status = trm_merge_next(self, &group, &err)) == TRM_OK) {

@@ -40,10 +40,12 @@ static void each_reads_what_the_other_wrote(void **state)
             fill(kind);
             for (size_t l = 0; l < sizeof lens / sizeof lens[0]; l++)
                 for (int pair = 0; pair < 4; pair++) {
-                    size_t len = lens[l], n = trm_codec_compress(codecs[pair & 1], raw, len, stored, sizeof stored);
+                    size_t len = lens[l],
+                           n = trm_codec_compress(codecs[pair & 1], raw, len, stored, sizeof stored);
                     assert_true(n > 0);
                     memset(back, 0xee, sizeof back);
-                    assert_int_equal(trm_codec_decompress(codecs[pair >> 1], stored, n, back, len, &err), TRM_OK);
+                    assert_int_equal(trm_codec_decompress(codecs[pair >> 1], stored, n, back, len, &err),
+                                     TRM_OK);
                     assert_memory_equal(back, raw, len);
                     assert_int_equal(back[len], 0xee);
                 }

@@ -10,11 +10,14 @@
 #define BLOCK 131072u
 
 /* The nanoseconds that `bytes` take at `mb_s`. */
-static uint64_t at_rate(double bytes, double mb_s) { return (uint64_t)(bytes * 1000 / mb_s); }
+static uint64_t at_rate(double bytes, double mb_s)
+{
+    return (uint64_t)(bytes * 1000 / mb_s);
+}
 
 /* Lets `blocks` blocks go by on a machine of these speeds; returns how many were compressed. */
-static unsigned run(trm_compress_policy *policy, bool remote, unsigned blocks, double disk_mb_s, double codec_mb_s,
-                    double ratio)
+static unsigned run(trm_compress_policy *policy, bool remote, unsigned blocks, double disk_mb_s,
+                    double codec_mb_s, double ratio)
 {
     unsigned compressed = 0;
     for (unsigned i = 0; i < blocks; i++) {

@@ -49,7 +49,8 @@ static void long_input_agrees_too(void **state)
         bytes[i] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
     for (size_t len = 1400; len + 8 <= sizeof bytes; len += 1 + len / 40)
         for (size_t at = 0; at < 8; at += 3)
-            assert_true(trm_crc32c((uint32_t)at * 77u, bytes + at, len) == trm_crc32c_portable((uint32_t)at * 77u, bytes + at, len));
+            assert_true(trm_crc32c((uint32_t)at * 77u, bytes + at, len) ==
+                        trm_crc32c_portable((uint32_t)at * 77u, bytes + at, len));
 }
 
 int main(void)

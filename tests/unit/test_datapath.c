@@ -37,13 +37,37 @@ static uint64_t draw(uint64_t *random)
     return z ^ (z >> 31);
 }
 
-static uint64_t below(uint64_t *random, uint64_t bound) { return draw(random) % bound; }
-static bool one_in(uint64_t *random, uint64_t n) { return below(random, n) == 0; }
+static uint64_t below(uint64_t *random, uint64_t bound)
+{
+    return draw(random) % bound;
+}
+static bool one_in(uint64_t *random, uint64_t n)
+{
+    return below(random, n) == 0;
+}
 
 /* ---- A case ------------------------------------------------------------------------- */
 
-typedef enum key_kind { KEYS_WORDS, KEYS_BINARY, KEYS_SAME_PREFIX, KEYS_FEW, KEYS_NESTED, KEYS_LONG, KEYS_HIGH, KEY_KINDS } key_kind;
-typedef enum reduction { GENERAL, COMBINED, FOLD_SUM, FOLD_COUNT, FOLD_MIN, FOLD_SMALL, FOLD_LARGE, REDUCTIONS } reduction;
+typedef enum key_kind {
+    KEYS_WORDS,
+    KEYS_BINARY,
+    KEYS_SAME_PREFIX,
+    KEYS_FEW,
+    KEYS_NESTED,
+    KEYS_LONG,
+    KEYS_HIGH,
+    KEY_KINDS
+} key_kind;
+typedef enum reduction {
+    GENERAL,
+    COMBINED,
+    FOLD_SUM,
+    FOLD_COUNT,
+    FOLD_MIN,
+    FOLD_SMALL,
+    FOLD_LARGE,
+    REDUCTIONS
+} reduction;
 typedef enum partitioner { BY_HASH, BY_CALL, BY_CUTS, PARTITIONERS } partitioner;
 
 typedef struct expected {
@@ -80,8 +104,8 @@ typedef struct datapath_case {
     do {                                                                                                     \
         trm_status status_ = (call);                                                                         \
         if (status_ != TRM_OK)                                                                               \
-            fail_msg("case %llu: %s: %s: %s", (unsigned long long)(c)->seed, #call, trm_status_name(status_), \
-                     err.text);                                                                              \
+            fail_msg("case %llu: %s: %s: %s", (unsigned long long)(c)->seed, #call,                          \
+                     trm_status_name(status_), err.text);                                                    \
     } while (0)
 
 static size_t draw_key(datapath_case *c, uint8_t *key)
@@ -150,13 +174,19 @@ static uint64_t hash_value(const uint8_t *value, size_t len)
 
 /* ---- Folds of the user's own ------------------------------------------------------------ */
 
-static void small_init(void *state, const void *value, size_t len) { memcpy(state, value, 4); }
+static void small_init(void *state, const void *value, size_t len)
+{
+    memcpy(state, value, 4);
+}
 static void small_add(void *state, const void *value, size_t len)
 {
     uint32_t a = trm_load_u32(state), b = trm_load_u32(value);
     trm_store_u32(state, a + b);
 }
-static void small_merge(void *state, const void *other) { small_add(state, other, 4); }
+static void small_merge(void *state, const void *other)
+{
+    small_add(state, other, 4);
+}
 static const trm_fold fold_small = {4, small_init, small_add, small_merge};
 
 typedef struct large_state {
@@ -224,7 +254,8 @@ static int by_key(const void *a, const void *b)
     return sorting->reversed ? -order : order;
 }
 
-static void expect(datapath_case *c, const uint8_t *key, size_t key_len, const uint8_t *value, size_t value_len)
+static void expect(datapath_case *c, const uint8_t *key, size_t key_len, const uint8_t *value,
+                   size_t value_len)
 {
     if (c->table_count == c->table_capacity) {
         c->table_capacity = c->table_capacity ? c->table_capacity * 2 : 1024;
@@ -234,7 +265,8 @@ static void expect(datapath_case *c, const uint8_t *key, size_t key_len, const u
     uint8_t *copy = malloc(key_len + 1);
     memcpy(copy, key, key_len);
     uint64_t number = value_len >= 8 ? trm_load_u64(value) : 0;
-    c->table[c->table_count++] = (expected){copy, key_len, 1, number, number, hash_value(value, value_len), false};
+    c->table[c->table_count++] =
+        (expected){copy, key_len, 1, number, number, hash_value(value, value_len), false};
 }
 
 /* Sorted, one entry a key. */
@@ -272,14 +304,20 @@ static uint32_t expected_partition(datapath_case *c, const expected *e)
 /* ---- Maps ---------------------------------------------------------------------------------- */
 
 static datapath_case *timing;
-static uint64_t now_ns(void) { return timing->clock += 40000; }
+static uint64_t now_ns(void)
+{
+    return timing->clock += 40000;
+}
 
 static void path_of(char *out, const char *kind, uint32_t map, uint32_t partition)
 {
     snprintf(out, 64, "store/%s%u.%u", kind, map, partition);
 }
 
-static bool is_remote(void *context, uint32_t partition) { return partition % 2; }
+static bool is_remote(void *context, uint32_t partition)
+{
+    return partition % 2;
+}
 
 static trm_collector *make_collector(datapath_case *c)
 {
@@ -536,7 +574,8 @@ static void draw_case(datapath_case *c, uint64_t seed)
         if (c->keys == KEYS_FEW || c->keys == KEYS_NESTED || c->keys == KEYS_HIGH)
             c->keys = KEYS_LONG;
     }
-    trm_compress_policy_init(&c->policy, (trm_compress_mode)below(r, 3), 1 + (int)below(r, 9), one_in(r, 2) ? 1e7 : 0);
+    trm_compress_policy_init(&c->policy, (trm_compress_mode)below(r, 3), 1 + (int)below(r, 9),
+                             one_in(r, 2) ? 1e7 : 0);
 }
 
 static void run_case(uint64_t seed)
@@ -550,7 +589,8 @@ static void run_case(uint64_t seed)
     assert_non_null(c->fs);
     CHECK_OK(c, c->fs->ops->make_dir(c->fs, "store", 0, &err));
     CHECK_OK(c, c->fs->ops->make_dir(c->fs, "scratch", 0, &err));
-    CHECK_OK(c, trm_region_open(&c->region, c->map_bytes > c->reduce_bytes ? c->map_bytes : c->reduce_bytes, &err));
+    CHECK_OK(c, trm_region_open(&c->region, c->map_bytes > c->reduce_bytes ? c->map_bytes : c->reduce_bytes,
+                                &err));
     if (c->partitioner == BY_CUTS)
         draw_cuts(c);
     trm_collector *collector = make_collector(c);
@@ -587,7 +627,8 @@ static void run_case(uint64_t seed)
     trm_region_close(&c->region);
     trm_fs_mem_destroy(c->fs);
     if (cases == 1)
-        print_message("keys %d, reduction %d, partitioner %d, %u partitions, %u maps, %zu pairs: %llu spills, %llu passes\n",
+        print_message("keys %d, reduction %d, partitioner %d, %u partitions, %u maps, %zu pairs: %llu "
+                      "spills, %llu passes\n",
                       c->keys, c->reduction, c->partitioner, c->partitions, c->maps, c->pairs,
                       (unsigned long long)c->spills, (unsigned long long)c->passes);
 }
@@ -596,7 +637,8 @@ static void the_data_path_sorts_cuts_and_reduces(void **state)
 {
     for (uint64_t i = 0; i < cases; i++)
         run_case(first_case + i);
-    print_message("%llu spills, %llu passes\n", (unsigned long long)all_spills, (unsigned long long)all_passes);
+    print_message("%llu spills, %llu passes\n", (unsigned long long)all_spills,
+                  (unsigned long long)all_passes);
     if (cases == CASES) { /* or the cases do not reach what they are for */
         assert_true(all_spills > 2 * CASES);
         assert_true(all_passes > CASES / 10);

@@ -16,7 +16,10 @@
 static trm_err err;
 static trm_region region;
 
-static int open_region(void **state) { return trm_region_open(&region, 4u << 20, &err); }
+static int open_region(void **state)
+{
+    return trm_region_open(&region, 4u << 20, &err);
+}
 static int close_region(void **state)
 {
     trm_region_close(&region);
@@ -60,7 +63,8 @@ static void write_run(trm_fs *fs, const char *path, trm_compress_mode mode)
             for (unsigned i = 0; i < (partition == 1 ? 0u : 40u); i++) {
                 char key[16];
                 int len = snprintf(key, sizeof key, "key%02u", i);
-                assert_int_equal(trm_run_writer_put(writer, key, (size_t)len, "some value", 10, &err), TRM_OK);
+                assert_int_equal(trm_run_writer_put(writer, key, (size_t)len, "some value", 10, &err),
+                                 TRM_OK);
             }
             if (partition == 2)
                 assert_int_equal(trm_run_writer_put(writer, "large", 5, large, sizeof large, &err), TRM_OK);
@@ -168,7 +172,8 @@ static size_t load(trm_fs *fs, const char *path, uint8_t **bytes)
 static void store(trm_fs *fs, const char *path, const uint8_t *bytes, size_t len)
 {
     trm_file *file;
-    assert_int_equal(fs->ops->open(fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &file, &err), TRM_OK);
+    assert_int_equal(fs->ops->open(fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &file, &err),
+                     TRM_OK);
     assert_int_equal(fs->ops->write_at(file, 0, bytes, len, &err), TRM_OK);
     fs->ops->close(file);
 }
@@ -182,7 +187,8 @@ static void make_extract(trm_fs *fs, const char *from, const char *to, uint32_t 
     assert_int_equal(trm_run_extract_open(&extract, &index, first, last, &err), TRM_OK);
     uint8_t *bytes = malloc((size_t)extract.total_bytes);
     assert_int_equal(fs->ops->open(fs, from, TRM_FS_READ, &file, &err), TRM_OK);
-    assert_int_equal(trm_run_extract_read(&extract, file, 0, bytes, (size_t)extract.total_bytes, &err), TRM_OK);
+    assert_int_equal(trm_run_extract_read(&extract, file, 0, bytes, (size_t)extract.total_bytes, &err),
+                     TRM_OK);
     fs->ops->close(file);
     store(fs, to, bytes, (size_t)extract.total_bytes);
     free(bytes);
@@ -312,8 +318,12 @@ static void an_index_that_lies_is_noticed(void **state)
 static trm_collector *make_collector(trm_fs *fs, size_t bytes, const trm_fold *fold)
 {
     trm_collector *collector;
-    trm_collector_options options = {.fs = fs, .region = {region.base, bytes}, .partitions = 3, .fold = fold,
-                                     .record_bytes_max = 1 << 20, .seed = 1};
+    trm_collector_options options = {.fs = fs,
+                                     .region = {region.base, bytes},
+                                     .partitions = 3,
+                                     .fold = fold,
+                                     .record_bytes_max = 1 << 20,
+                                     .seed = 1};
     assert_int_equal(trm_collector_create(&collector, &options, &err), TRM_OK);
     return collector;
 }
@@ -337,7 +347,8 @@ static void a_failing_disk_leaves_no_run(void **state)
     for (unsigned fold = 0; fold < 2; fold++) {
         trm_fs *fs = make_fs();
         trm_collector_stats stats;
-        trm_collector *collector = make_collector(fs, TRM_COLLECTOR_BYTES_MIN, fold ? TRM_FOLD_SUM_U64 : NULL);
+        trm_collector *collector =
+            make_collector(fs, TRM_COLLECTOR_BYTES_MIN, fold ? TRM_FOLD_SUM_U64 : NULL);
         trm_status status = TRM_EIO;
         for (uint64_t after = 0; status != TRM_OK; after++) {
             trm_fs_mem_fail(fs, TRM_FS_MEM_OPEN | TRM_FS_MEM_WRITE, after, 1, TRM_EIO);
@@ -374,7 +385,9 @@ static void a_failing_disk_leaves_no_scratch(void **state)
     size_t count = trm_run_index_segments(&index, "run", 0, 3, 0, segments, 64);
     assert_in_range(count, 12, 64);
     trm_run_index_close(&index);
-    trm_merge_options options = {.fs = fs, .region = {region.base, TRM_MERGE_REGION_BYTES_MIN}, .scratch_dir = "scratch",
+    trm_merge_options options = {.fs = fs,
+                                 .region = {region.base, TRM_MERGE_REGION_BYTES_MIN},
+                                 .scratch_dir = "scratch",
                                  .value_bytes_max = 1 << 20};
     assert_int_equal(fs->ops->make_dir(fs, "scratch", 0, &err), TRM_OK);
     assert_int_equal(trm_merge_create(&merge, &options, &err), TRM_OK);
@@ -436,7 +449,9 @@ static void a_record_larger_than_the_memory_for_merging_is_refused(void **state)
     assert_int_equal(trm_run_index_load(&index, fs, "run", &err), TRM_OK);
     assert_int_equal(trm_run_index_segments(&index, "run", 0, 3, 0, &segment, 1), 1);
     trm_run_index_close(&index);
-    trm_merge_options options = {.fs = fs, .region = {region.base, TRM_MERGE_REGION_BYTES_MIN}, .scratch_dir = ".",
+    trm_merge_options options = {.fs = fs,
+                                 .region = {region.base, TRM_MERGE_REGION_BYTES_MIN},
+                                 .scratch_dir = ".",
                                  .value_bytes_max = 1 << 20};
     assert_int_equal(trm_merge_create(&merge, &options, &err), TRM_OK);
     assert_int_equal(trm_merge_open(merge, "t", &segment, 1, &err), TRM_ELIMIT);
@@ -458,7 +473,10 @@ static void a_combiner_stays_with_its_key(void **state)
     trm_fs *fs = make_fs();
     trm_collector *collector;
     trm_collector_stats stats;
-    trm_collector_options options = {.fs = fs, .region = region, .partitions = 1, .record_bytes_max = 100,
+    trm_collector_options options = {.fs = fs,
+                                     .region = region,
+                                     .partitions = 1,
+                                     .record_bytes_max = 100,
                                      .combine = combine_into_another_key};
     assert_int_equal(trm_collector_create(&collector, &options, &err), TRM_OK);
     assert_int_equal(trm_collector_begin(collector, "run", 0, 0, &err), TRM_OK);
@@ -497,11 +515,18 @@ static void nothing_added_leaves_nothing(void **state)
  * result does not depend on the order. */
 static void ready_made_folds_do_not_depend_on_the_order(void **state)
 {
-    static const trm_fold *const folds[] = {TRM_FOLD_SUM_U64, TRM_FOLD_SUM_I64, TRM_FOLD_MIN_U64, TRM_FOLD_MAX_U64,
-                                            TRM_FOLD_MIN_I64, TRM_FOLD_MAX_I64, TRM_FOLD_MIN_F64, TRM_FOLD_MAX_F64,
-                                            TRM_FOLD_FIRST,   TRM_FOLD_COUNT};
-    static const uint64_t values[] = {0, 1, UINT64_MAX, 1ull << 63, 0x7ff8000000000000ull, 0xfff8000000000001ull,
-                                      0x3ff0000000000000ull, 0xbff0000000000000ull, 0x7ff0000000000000ull};
+    static const trm_fold *const folds[] = {
+        TRM_FOLD_SUM_U64, TRM_FOLD_SUM_I64, TRM_FOLD_MIN_U64, TRM_FOLD_MAX_U64, TRM_FOLD_MIN_I64,
+        TRM_FOLD_MAX_I64, TRM_FOLD_MIN_F64, TRM_FOLD_MAX_F64, TRM_FOLD_FIRST,   TRM_FOLD_COUNT};
+    static const uint64_t values[] = {0,
+                                      1,
+                                      UINT64_MAX,
+                                      1ull << 63,
+                                      0x7ff8000000000000ull,
+                                      0xfff8000000000001ull,
+                                      0x3ff0000000000000ull,
+                                      0xbff0000000000000ull,
+                                      0x7ff0000000000000ull};
     enum { VALUES = sizeof values / sizeof values[0] };
     for (size_t f = 0; f < sizeof folds / sizeof folds[0]; f++)
         for (size_t i = 0; i < VALUES; i++)
@@ -527,7 +552,10 @@ static uint64_t folded(const trm_fold *fold, uint64_t a, uint64_t b)
     return state;
 }
 
-static uint64_t of_double(double value) { return trm_fold_bits(value); }
+static uint64_t of_double(double value)
+{
+    return trm_fold_bits(value);
+}
 
 static void ready_made_folds_do_what_they_say(void **state)
 {

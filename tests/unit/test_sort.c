@@ -51,7 +51,10 @@ static void make(key_list *self, size_t count, size_t key_bytes_max)
         self->list[i].bytes = self->bytes + i * (key_bytes_max + 16);
 }
 
-static uint8_t *bytes_of(key_list *self, size_t i) { return (uint8_t *)(uintptr_t)self->list[i].bytes; }
+static uint8_t *bytes_of(key_list *self, size_t i)
+{
+    return (uint8_t *)(uintptr_t)self->list[i].bytes;
+}
 
 static void release(key_list *self)
 {
@@ -66,7 +69,8 @@ static void check_sorted(key_list *self, uint32_t partitions)
     for (size_t i = 0; i < self->count; i++)
         self->entries[i] = (trm_sort_entry){trm_key_prefix(self->list[i].bytes, self->list[i].len),
                                             (draw() % partitions) << TRM_SORT_PLACE_BITS | i};
-    const trm_sort_entry *sorted = trm_sort(self->entries, self->entries + self->count, self->count, partitions, &self->keys);
+    const trm_sort_entry *sorted =
+        trm_sort(self->entries, self->entries + self->count, self->count, partitions, &self->keys);
     for (size_t i = 0; i < self->count; i++) {
         uint64_t place = sorted[i].where & TRM_SORT_PLACE_MASK;
         assert_true(place < self->count && !seen[place]);
@@ -173,7 +177,8 @@ static void a_comparison_of_its_own_is_called_n_log_n_times(void **state)
     list.keys.compare = compare_nonsense; /* ends, and loses nothing */
     for (size_t i = 0; i < list.count; i++)
         list.entries[i] = (trm_sort_entry){0, i};
-    const trm_sort_entry *sorted = trm_sort(list.entries, list.entries + list.count, list.count, 1, &list.keys);
+    const trm_sort_entry *sorted =
+        trm_sort(list.entries, list.entries + list.count, list.count, 1, &list.keys);
     uint64_t sum = 0;
     for (size_t i = 0; i < list.count; i++)
         sum += sorted[i].where;
