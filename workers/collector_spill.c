@@ -6,10 +6,13 @@
 
 #include <assert.h>
 
-#define PREFETCH_AHEAD 32u /* entries: their pairs are all over the region */
+#define PREFETCH_LINE_BYTES 64u
+#define PREFETCH_BYTES_MAX 512u /* of a pair; the processor sees where it goes from there */
+#define PREFETCH_AHEAD 16u      /* entries: their pairs are all over the region */
 
 /* What the pieces of one spill need; on the stack of trm_collector_spill. */
 typedef struct spilling {
+    size_t pair_bytes; /* of an average pair, within bounds, and a cache line more */
     trm_collector *collector;
     const trm_sort_entry *entries;
     size_t count;
@@ -70,14 +73,16 @@ static trm_sort_key locate_slot(const trm_sort_keys *keys, uint64_t where)
     return trm_fold_table_key(keys->base, (size_t)(where & TRM_SORT_PLACE_MASK));
 }
 
-static void prefetch_pair(const spilling *s, size_t i)
+/* All lines of a pair of the usual size that is to come. Inlined in any case: gcc takes a function
+ * that only prefetches for one that does nothing, and leaves its calls out. */
+__attribute__((always_inline)) static inline void prefetch_pair(const spilling *s, size_t i)
 {
-    if (i + PREFETCH_AHEAD < s->count) {
-        const uint8_t *at =
-            s->collector->options.region.base + (s->entries[i + PREFETCH_AHEAD].where & TRM_SORT_PLACE_MASK);
+    if (i + PREFETCH_AHEAD >= s->count)
+        return;
+    uint64_t where = s->entries[i + PREFETCH_AHEAD].where;
+    const uint8_t *at = s->collector->options.region.base + (where & TRM_SORT_PLACE_MASK);
+    for (const uint8_t *end = at + s->pair_bytes; at < end; at += PREFETCH_LINE_BYTES)
         __builtin_prefetch(at);
-        __builtin_prefetch(at + 64);
-    }
 }
 
 /* ---- Segments -------------------------------------------------------------------- */
@@ -247,7 +252,9 @@ static trm_status spill_pairs(trm_collector *self, trm_err *err)
     trm_sort_keys keys = {locate_pair, self->options.region.base, self->options.compare};
     trm_sort_entry *scratch = self->entries - self->count;
     assert((uint8_t *)scratch >= self->pairs);
+    size_t average = (size_t)(self->pairs - self->options.region.base) / self->count;
     spilling s = {
+        .pair_bytes = (average < PREFETCH_BYTES_MAX ? average : PREFETCH_BYTES_MAX) + PREFETCH_LINE_BYTES - 1,
         .collector = self,
         .entries = trm_sort(self->entries, scratch, self->count, sorted_partitions(self), &keys),
         .count = self->count,
