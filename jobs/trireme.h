@@ -171,7 +171,7 @@ typedef struct trm_job {
     trm_input input;
     size_t record_bytes; /* TRM_INPUT_FIXED */
 
-    /* Once a task attempt, before the first and after the last record; may emit. */
+    /* Once an attempt of a map task, before the first and after the last record; may emit. */
     int (*setup)(trm_task *task);
     int (*map)(trm_task *task, const trm_record *record);
     int (*cleanup)(trm_task *task);
@@ -234,7 +234,7 @@ TRM_API uint64_t trm_param_size(trm_task *task, const char *name);
 TRM_API double trm_param_double(trm_task *task, const char *name);
 TRM_API bool trm_param_bool(trm_task *task, const char *name);
 
-/* A pointer of yours, NULL at the begin of each attempt. */
+/* A pointer of yours, NULL at the begin of each attempt of a map or reduce task. */
 TRM_API void trm_task_set_state(trm_task *task, void *state);
 TRM_API void *trm_task_state(trm_task *task);
 TRM_API uint64_t trm_task_index(const trm_task *task); /* number in its phase, from 0 */

@@ -38,7 +38,6 @@ typedef struct trm_executor_env {
     const struct trm_cuts *cuts;  /* range partitioning: the cut points; NULL before or without */
     const struct trm_params *params;
     const char *run_store;        /* this rank's directory of runs (private, local) */
-    const char *attempt_dir;      /* state_dir/attempts: parts that are not committed yet (shared) */
     uint64_t epoch;               /* in the names of attempts' files, so that launches never meet */
     uint64_t memory_bytes;        /* of this executor: the stages share it */
     uint32_t executor;
@@ -56,8 +55,8 @@ typedef struct trm_executor_env {
 void trm_executor_env_close(trm_executor_env *env);
 
 /* Runs the attempt to its end. On TRM_OK `report` says what is prepared (a run in the
- * run store under trm_run_name, or a part, synced, in attempt_dir under
- * trm_part_attempt_name); otherwise err says why and nothing is left. `report` has phase,
+ * run store under trm_run_name, or a part, synced, under
+ * trm_part_attempt_name; output_bytes 0: there was nothing to write, and there is no file); otherwise err says why and nothing is left. `report` has phase,
  * task, attempt set by the caller; counters, output_* and sample are filled in (sample is
  * valid until the next attempt). A reduce that fails because an input cannot be read (TRM_ELOST,
  * TRM_ECORRUPT) says in `sample` which map has to be run again: one trm_output_at, its rank
@@ -70,7 +69,7 @@ trm_status trm_sample_task_run(trm_executor_env *env, const trm_order *order, tr
 /* Names of files, the same for who writes and who reads.
  * run:  <store>/m<task>.e<epoch>.a<attempt>.run
  * list of a reduce's segments, written by its rank: <store>/r<task>.e<epoch>.a<attempt>.in
- * part: <attempt_dir>/part-<task, 5 digits>.e<epoch>.a<attempt>
+ * part: trm_part_attempt_name (jobs/names.h)
  * Return TRM_ELIMIT when `out_bytes` is too small. */
 trm_status trm_run_name(const char *store, uint64_t epoch, uint32_t task, uint32_t attempt, char *out, size_t out_bytes);
 trm_status trm_reduce_list_name(const char *store, uint64_t epoch, uint32_t task, uint32_t attempt, char *out,

@@ -78,12 +78,28 @@ static uint32_t count_hosts(const trm_setup *setup)
     return distinct ? distinct : 1;
 }
 
+/* Only the ranks of this host are given with their run stores. */
+static void find_near(trm_crew_setup_msg *out, const trm_setup *setup)
+{
+    for (uint32_t i = 0; i < setup->peers_count; i++) {
+        if (!setup->peers[i].run_store[0])
+            continue;
+        trm_crew_ranks *last = out->near_count ? &out->near[out->near_count - 1] : NULL;
+        if (last && last->end == i)
+            last->end++;
+        else if (out->near_count < TRM_CREW_NEAR_MAX)
+            out->near[out->near_count++] = (trm_crew_ranks){i, i + 1};
+    }
+}
+
 trm_status trm_crew_setup(trm_crew *self, const trm_setup *setup, uint64_t epoch)
 {
     self->setup = (trm_crew_setup_msg){.plan_crc = setup->plan_crc,
                                        .cuts_crc = setup->cuts_crc,
                                        .epoch = epoch,
-                                       .hosts = count_hosts(setup)};
+                                       .hosts = count_hosts(setup),
+                                       .ranks = setup->peers_count};
+    find_near(&self->setup, setup);
     self->has_setup = true;
     for (unsigned i = 0; i < self->executors; i++)
         self->member[i].set_up = false;

@@ -147,6 +147,11 @@ static trm_status fork_supervisor(trm_crew *self, const trm_spec *spec, const tr
     trm_supervisor_main(&args); /* keeps the descriptors named here and no others */
 }
 
+trm_status trm_crew_start(trm_crew **out, const trm_spec *spec, int rank_hint, trm_err *err)
+{
+    return trm_crew_start_with(out, spec, rank_hint, trm_executor_job_ops(), err);
+}
+
 trm_status trm_crew_start_with(trm_crew **out, const trm_spec *spec, int rank_hint, const trm_executor_ops *ops,
                                trm_err *err)
 {

@@ -4,6 +4,7 @@
 #include <assert.h>
 
 _Static_assert(TRM_LAST_WORDS_BYTES + TRM_ERR_TEXT_BYTES < TRM_TEXT_BYTES_MAX, "both fit into a report");
+_Static_assert(TRM_CREW_NEAR_MAX * 10 + 64 < TRM_CREW_DATAGRAM_BYTES_MAX, "all ranges fit into a datagram");
 _Static_assert(TRM_CREW_QUEUE_MAX * 24 < TRM_CREW_DATAGRAM_BYTES_MAX, "a full queue fits into a datagram");
 
 static trm_status get_status(trm_reader *in)
@@ -22,6 +23,12 @@ void trm_crew_setup_encode(const trm_crew_setup_msg *self, trm_writer *out)
     trm_put_u32(out, self->cuts_crc);
     trm_put_u64(out, self->epoch);
     trm_put_varint(out, self->hosts);
+    trm_put_varint(out, self->ranks);
+    trm_put_varint(out, self->near_count);
+    for (uint32_t i = 0; i < self->near_count; i++) {
+        trm_put_varint(out, self->near[i].first);
+        trm_put_varint(out, self->near[i].end);
+    }
 }
 
 void trm_crew_setup_decode(trm_crew_setup_msg *self, trm_reader *in)
@@ -30,6 +37,16 @@ void trm_crew_setup_decode(trm_crew_setup_msg *self, trm_reader *in)
     self->cuts_crc = trm_get_u32(in);
     self->epoch = trm_get_u64(in);
     self->hosts = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX);
+    self->ranks = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX);
+    self->near_count = (uint32_t)trm_get_varint_max(in, TRM_CREW_NEAR_MAX);
+    for (uint32_t i = 0, before = 0; i < self->near_count; i++) {
+        trm_crew_ranks *range = &self->near[i];
+        range->first = (uint32_t)trm_get_varint_max(in, self->ranks);
+        range->end = (uint32_t)trm_get_varint_max(in, self->ranks);
+        if (range->first >= range->end || (i && range->first <= before))
+            trm_reader_fail(in);
+        before = range->end;
+    }
 }
 
 void trm_crew_orders_encode(uint64_t generation, const trm_order *orders, unsigned count, trm_writer *out)

@@ -1,7 +1,8 @@
 /* What rank, supervisor and executors of one crew say to each other. Never leaves the host,
  * never outlives the launch; one datagram or one record of a ring a message.
  *
- *     rank → executor    SETUP   u8 kind · plan and cuts · epoch · hosts
+ *     rank → executor    SETUP   u8 kind · plan and cuts · epoch · hosts · ranks · varint count ·
+ *                                ranges of ranks
  *                        ORDERS  u8 kind · u64 generation · varint count · orders
  *     executor → rank    READY   u8 kind · u64 generation · varint status · text · traits
  *     (in its ring)      REPORT  u8 kind · u64 generation · report
@@ -31,11 +32,20 @@ typedef enum trm_crew_kind {
     TRM_CREW_KIND_STOP     /* number: milliseconds of grace */
 } trm_crew_kind;
 
+#define TRM_CREW_NEAR_MAX 256u /* ranges of ranks that are said; those after them count as remote */
+
+typedef struct trm_crew_ranks { /* [first, end) */
+    uint32_t first, end;
+} trm_crew_ranks;
+
 typedef struct trm_crew_setup_msg {
     uint32_t plan_crc;
     uint32_t cuts_crc;
     uint64_t epoch;
     uint32_t hosts;
+    uint32_t ranks;      /* of the job */
+    uint32_t near_count; /* ascending, apart from each other: the ranks of this host */
+    trm_crew_ranks near[TRM_CREW_NEAR_MAX];
 } trm_crew_setup_msg;
 
 typedef struct trm_crew_ready {

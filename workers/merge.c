@@ -72,6 +72,7 @@ const trm_segment_at *trm_merge_lost(const trm_merge *self)
 void trm_merge_stats_get(const trm_merge *self, trm_merge_stats *out)
 {
     *out = self->stats;
+    out->stored_bytes_read = self->blocks.stored_bytes_read;
 }
 
 /* ---- Cursors --------------------------------------------------------------------- */

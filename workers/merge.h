@@ -45,6 +45,7 @@ typedef struct trm_merge_stats {
     uint64_t groups;          /* given out */
     uint64_t stored_bytes_in; /* of the segments given */
     uint64_t raw_bytes_in;
+    uint64_t stored_bytes_read; /* so far, of segments and of what passes have written */
     uint64_t passes;            /* intermediate merges */
     uint64_t pass_stored_bytes; /* written by them */
 } trm_merge_stats;

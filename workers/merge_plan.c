@@ -233,6 +233,7 @@ static trm_status take_inputs(trm_merge *self, const char *name, const trm_segme
     if (!self->inputs || !self->sources || !self->name)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a list of %zu segments", count);
     self->stats = (trm_merge_stats){0};
+    self->blocks.stored_bytes_read = 0;
     for (size_t i = 0; i < count; i++) {
         self->inputs[i] = segments[i];
         self->sources[i] = (trm_merge_source){.at = segments[i], .input = (uint32_t)i};

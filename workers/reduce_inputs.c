@@ -12,7 +12,7 @@
 #define FILES_AT 16u
 #define CRC_BYTES 4u
 #define FILE_BYTES_MIN 6u /* what a file takes without its segments, at the least */
-#define SEGMENT_BYTES_MIN 7u
+#define SEGMENT_BYTES_MIN 8u
 
 /* ---- Writing ---------------------------------------------------------------------------- */
 
@@ -72,6 +72,7 @@ void trm_reduce_list_segment(trm_reduce_list *self, const trm_segment *segment)
     trm_put_varint(&self->pending, segment->stored_bytes);
     trm_put_varint(&self->pending, segment->raw_bytes);
     trm_put_varint(&self->pending, segment->records);
+    trm_put_varint(&self->pending, segment->record_bytes_max);
     trm_put_varint(&self->pending, segment->block_bytes_max);
     trm_put_varint(&self->pending, segment->blocks);
 }
@@ -119,6 +120,7 @@ static void get_segment(trm_reader *in, trm_segment *out)
     out->stored_bytes = trm_get_varint_max(in, INT64_MAX - (out->offset <= INT64_MAX ? out->offset : INT64_MAX));
     out->raw_bytes = trm_get_varint_max(in, INT64_MAX);
     out->records = trm_get_varint_max(in, INT64_MAX);
+    out->record_bytes_max = trm_get_varint_max(in, INT64_MAX);
     out->block_bytes_max = (uint32_t)trm_get_varint_max(in, TRM_RUN_BLOCK_BYTES);
     out->blocks = get_u32(in);
 }

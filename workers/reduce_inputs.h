@@ -8,7 +8,7 @@
  *       u8 fetched (0 a run opened in place, 1 an extract that was fetched) · varint map task ·
  *       varint map attempt · blob path (no 0 in it) · varint its segments (at least 1) ·
  *       per segment, in the order of the spills: varint spill, offset, stored bytes, raw bytes,
- *       records, largest block, blocks
+ *       records, largest record, largest block, blocks
  *   u32 CRC-32C of everything before it
  *
  * All segments are of one partition: the reduce's own number.

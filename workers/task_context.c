@@ -239,6 +239,16 @@ trm_status trm_task_need_merge(trm_task *task)
     return trm_merge_create(&task->merge, &options, &task->err);
 }
 
+static trm_status part_path(trm_task *task, char out[PATH_MAX])
+{
+    const trm_executor_env *env = task->env;
+    if (trm_part_attempt_name(env->spec->state_dir, task->order.task, env->epoch, task->order.attempt, out,
+                              PATH_MAX) == TRM_OK)
+        return TRM_OK;
+    return trm_err_set(&task->err, TRM_EOUTPUT, "the path of the state directory is too long: %s",
+                       env->spec->state_dir);
+}
+
 trm_status trm_task_open_part(trm_task *task)
 {
     const trm_executor_env *env = task->env;
@@ -248,11 +258,17 @@ trm_status trm_task_open_part(trm_task *task)
         status = trm_part_writer_create(&task->part, env->fs, job->output, job->key_type, job->value_type,
                                         env->spec->gzip_output, &task->err);
     char path[PATH_MAX];
-    if (status == TRM_OK && trm_part_attempt_name(env->spec->state_dir, task->order.task, env->epoch,
-                                                  task->order.attempt, path, sizeof path) != TRM_OK)
-        status = trm_err_set(&task->err, TRM_EOUTPUT, "the path of the state directory is too long: %s",
-                             env->spec->state_dir);
+    if (status == TRM_OK)
+        status = part_path(task, path);
     return status == TRM_OK ? trm_part_writer_open(task->part, path, &task->err) : status;
+}
+
+/* Raw pairs of no bytes: output_bytes 0 says that there is no part. */
+static void remove_empty_part(trm_task *task)
+{
+    char path[PATH_MAX];
+    if (part_path(task, path) == TRM_OK)
+        task->env->fs->ops->remove(task->env->fs, path, NULL);
 }
 
 trm_status trm_task_finish_part(trm_task *task, trm_report *report)
@@ -261,6 +277,8 @@ trm_status trm_task_finish_part(trm_task *task, trm_report *report)
     trm_status status = trm_part_writer_finish(task->part, &totals, &task->err);
     if (status != TRM_OK)
         return status;
+    if (totals.file_bytes == 0)
+        remove_empty_part(task);
     report->output_bytes = totals.file_bytes;
     report->output_records = totals.records;
     report->output_crc = totals.crc;

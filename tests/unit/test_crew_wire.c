@@ -16,7 +16,9 @@ static void messages_round_trip(void **state)
     trm_reader in;
     trm_writer_init(&out);
 
-    trm_crew_setup_msg setup = {.plan_crc = 1, .cuts_crc = 2, .epoch = 1ull << 40, .hosts = 3}, setup_in;
+    trm_crew_setup_msg setup = {.plan_crc = 1, .cuts_crc = 2, .epoch = 1ull << 40, .hosts = 3,
+                                .ranks = 9, .near_count = 2, .near = {{0, 2}, {5, 9}}},
+                       setup_in;
     trm_crew_setup_encode(&setup, &out);
     trm_reader_init(&in, out.data, out.len);
     assert_int_equal(trm_get_u8(&in), TRM_CREW_KIND_SETUP);
@@ -26,6 +28,18 @@ static void messages_round_trip(void **state)
     assert_int_equal(setup_in.cuts_crc, 2);
     assert_true(setup_in.epoch == 1ull << 40);
     assert_int_equal(setup_in.hosts, 3);
+    assert_int_equal(setup_in.ranks, 9);
+    assert_int_equal(setup_in.near_count, 2);
+    assert_memory_equal(setup_in.near, setup.near, 2 * sizeof setup.near[0]);
+    static const trm_crew_ranks wrong[] = {{1, 2}, {2, 9}, {5, 5}, {5, 10}, {7, 6}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        setup.near[1] = wrong[i];
+        trm_writer_reset(&out);
+        trm_crew_setup_encode(&setup, &out);
+        trm_reader_init(&in, out.data + 1, out.len - 1);
+        trm_crew_setup_decode(&setup_in, &in);
+        assert_false(trm_reader_done(&in));
+    }
 
     trm_writer_reset(&out);
     static trm_crew_died died, died_in;
