@@ -245,6 +245,12 @@ static void damaged_store_files_are_refused(void **state)
         assert_int_equal(trm_fs_write_whole(fs, paths[which], bytes, len, 0, &err), TRM_OK);
         /* A good file of something else. */
         if (which == 1) {
+            trm_store_u64(bytes + 12, 99); /* the promises of a store that was here before */
+            trm_store_u32(bytes + len - 4, trm_crc32c(0, bytes, len - 4));
+            assert_int_equal(trm_fs_write_whole(fs, paths[which], bytes, len, 0, &err), TRM_OK);
+            assert_int_equal(trm_paxos_store_answer(fs, DIR, REGISTER, &request, &answer, &err),
+                             TRM_ECORRUPT);
+            trm_store_u64(bytes + 12, 11);
             trm_store_u64(bytes + 20, REGISTER + 1);
             trm_store_u32(bytes + len - 4, trm_crc32c(0, bytes, len - 4));
             assert_int_equal(trm_fs_write_whole(fs, paths[which], bytes, len, 0, &err), TRM_OK);
