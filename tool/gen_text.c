@@ -8,14 +8,15 @@
 #define WEIGHT_ONE 4294967296.0 /* of the most frequent word; whole numbers, so that no libm shows */
 #define LINE_BYTES_MIN 32u
 #define LINE_BYTES_SPREAD 64u
-#define SYLLABLES 100u
+#define SYLLABLES_ALL 100u
+#define SYLLABLES 20u /* of a text; so few make words as long as English ones, 4.7 letters */
 
 /* ---- Words ------------------------------------------------------------------------- */
 
-static void shuffle_syllables(char syllables[SYLLABLES][2], trm_gen_random *random)
+static void shuffle_syllables(char syllables[SYLLABLES_ALL][2], trm_gen_random *random)
 {
     static const char consonants[] = "bcdfghjklmnpqrstvwxz", vowels[] = "aeiou";
-    for (unsigned i = 0; i < SYLLABLES; i++) {
+    for (unsigned i = 0; i < SYLLABLES_ALL; i++) {
         unsigned at = trm_gen_random_below((uint32_t)(trm_gen_random_next(random) >> 32), i + 1);
         memcpy(syllables[i], syllables[at], 2);
         syllables[at][0] = consonants[i / 5];
@@ -25,7 +26,7 @@ static void shuffle_syllables(char syllables[SYLLABLES][2], trm_gen_random *rand
 
 /* Ranks are counted in syllables, a digit each without a zero, so that no two words are the
  * same; three of four end in a consonant. */
-static void make_word(trm_gen_word *out, uint32_t rank, char syllables[SYLLABLES][2])
+static void make_word(trm_gen_word *out, uint32_t rank, char syllables[SYLLABLES_ALL][2])
 {
     static const char endings[] = "nrs";
     memset(out->text, ' ', sizeof out->text);
@@ -123,7 +124,7 @@ trm_status trm_gen_text_init(trm_gen_text *self, uint32_t words, double skew, ui
         trm_gen_text_close(self);
         return status;
     }
-    char syllables[SYLLABLES][2];
+    char syllables[SYLLABLES_ALL][2];
     shuffle_syllables(syllables, &self->random);
     for (uint32_t i = 0; i < words; i++)
         make_word(&self->word[i], i, syllables);
