@@ -2,6 +2,7 @@
 #include "runtime/consensus/paxos.h"
 
 #include "runtime/crc32c.h"
+#include "runtime/random.h"
 
 #include <assert.h>
 
@@ -122,14 +123,6 @@ trm_paxos_action trm_paxos_acceptor_step(const trm_paxos_acceptor *self, const t
 
 /* ---- Proposer. ---- */
 
-static uint64_t draw(trm_paxos_proposer *self)
-{
-    uint64_t z = self->random += 0x9e3779b97f4a7c15ull;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
 static uint32_t everybody(const trm_paxos_proposer *self)
 {
     return (1u << self->acceptors) - 1;
@@ -168,7 +161,7 @@ static void back_off(trm_paxos_proposer *self, uint64_t now_ns)
     uint32_t doublings = self->failures < BACKOFF_DOUBLINGS_MAX ? self->failures : BACKOFF_DOUBLINGS_MAX;
     uint64_t most = self->backoff_ns << doublings;
     self->failures++;
-    enter(self, TRM_PAXOS_WAITING, now_ns + draw(self) % (most + 1));
+    enter(self, TRM_PAXOS_WAITING, now_ns + trm_random_next(&self->random) % (most + 1));
 }
 
 void trm_paxos_proposer_init(trm_paxos_proposer *self, const trm_paxos_proposer_config *config,

@@ -15,13 +15,21 @@
  *   1. Give it events: any number of calls of the functions under "Events".
  *   2. trm_raft_take(self, &update); it borrows from self until the next call that changes
  *      self, so use it up at once:
- *      a. copy update.hard and update.entries, in this order, into a batch to persist; when it is durable
- * (now or much later, in another thread), call trm_raft_persisted with update.persist_sequence. Batches
- * become durable in order; one call for the newest of several is enough; b. encode and send update.messages.
- * Each may leave at once, before anything of this update is durable: what must wait for the disk is held back
- * inside; c. apply update.apply in order, then answer update.reads; d. do what update.snapshot says.
- *   3. When update.more is set take again; else sleep until a message, a completed write, or
- *      trm_raft_wake_ns, when tick is due.
+ *
+ *      persist   Copy update.hard and update.entries, in this order, into a batch. When it
+ *                is durable (now or much later, in another thread), call
+ *                trm_raft_persisted with update.persist_sequence. Batches become durable
+ *                in order; one call for the newest of several is enough.
+ *
+ *      send      Encode and send update.messages. Each may leave at once, before anything
+ *                of this update is durable: what must wait for the disk is held inside.
+ *
+ *      apply     Apply update.apply in order, then answer update.reads.
+ *
+ *      store     Do what update.snapshot says.
+ *
+ *   3. When update.more is set take again; else sleep until a message, a completed write,
+ *      or trm_raft_wake_ns, when tick is due.
  *
  * The leader so writes in parallel with the replication (thesis 10.2.1) and counts itself
  * only when its own write is durable; a follower acknowledges only what is durable, a vote
@@ -144,7 +152,7 @@ typedef struct trm_raft_message {
     uint64_t term;       /* the sender's; PRE_VOTE and its grant: the term to be */
     uint64_t index;      /* (PRE_)VOTE: last durable entry; APPEND: the entry before; APPEND_RESULT: all up to
                             here is as the leader's and durable, or (reject) the entry before that is not
-                            there; SNAPSHOT_RESULT: of the snapshot, or the commit index above it;
+                            there; SNAPSHOT_RESULT: of the snapshot;
                             READ_RESULT: the read index */
     uint64_t log_term;   /* (PRE_)VOTE, APPEND: the term of that entry; SNAPSHOT_RESULT: of the snapshot */
     uint64_t commit;     /* APPEND: the leader's */
@@ -307,7 +315,7 @@ void trm_raft_snapshot_describe(trm_raft *self, trm_wal_snapshot *out);
  * ignored. While trm_raft_state.sending_snapshot, a new snapshot makes transfers begin
  * again: hold it back for some time. */
 void trm_raft_snapshot_saved(trm_raft *self, const trm_wal_snapshot *meta);
-/* The end of what update.snapshot.op TRM_RAFT_SNAPSHOT_INSTALL began. TRM_OK: the
+/* The end of what update.snapshot.install began. TRM_OK: the
  * snapshot is durable, the state machine has been restored from it. Anything else: it
  * was not; everything is as before, the leader will send it again. */
 void trm_raft_snapshot_installed(trm_raft *self, trm_status status);
