@@ -50,6 +50,30 @@ bool trm_parse_size(const char *text, uint64_t *out)
     return true;
 }
 
+bool trm_parse_duration_ms(const char *text, uint64_t *out)
+{
+    static const struct {
+        const char *name;
+        double ms;
+    } units[] = {{"ms", 1}, {"s", 1e3}, {"m", 60e3}, {"h", 3600e3}, {"", 1e3}};
+    size_t len = strspn(text, "0123456789.");
+    char digits[32];
+    double value;
+    if (len >= sizeof digits)
+        return false;
+    memcpy(digits, text, len);
+    digits[len] = 0;
+    if (!trm_parse_double(digits, &value))
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(text + len, units[i].name) == 0 && value * units[i].ms < 1e15) {
+            *out = (uint64_t)(value * units[i].ms + 0.5);
+            return true;
+        }
+    }
+    return false;
+}
+
 bool trm_parse_double(const char *text, double *out)
 {
     const char *digits = text + (text[0] == '-' || text[0] == '+');

@@ -52,7 +52,7 @@ static trm_status load(trm_kernel *self, const char *path, trm_err *err)
     return TRM_OK;
 }
 
-trm_status trm_kernel_open(trm_kernel *self, const trm_spec *spec, trm_err *err)
+trm_status trm_kernel_describe(trm_kernel *self, const trm_spec *spec, trm_err *err)
 {
     trm_kernel kernel = {.job = spec->own_job};
     trm_status status = TRM_OK;
@@ -60,12 +60,27 @@ trm_status trm_kernel_open(trm_kernel *self, const trm_spec *spec, trm_err *err)
         status = load(&kernel, spec->kernel_path, err);
     if (status == TRM_OK) {
         status = trm_traits_of(&kernel.traits, kernel.job, err);
-        if (status == TRM_OK)
-            status = trm_params_init(&kernel.params, kernel.job, spec->params, spec->params_count, err);
         if (status == TRM_EJOB && !spec->own_job)
             trm_err_wrap(err, "kernel '%s'", spec->kernel_path);
     }
     if (status != TRM_OK) {
+        trm_kernel_close(&kernel);
+        return status;
+    }
+    *self = kernel;
+    return TRM_OK;
+}
+
+trm_status trm_kernel_open(trm_kernel *self, const trm_spec *spec, trm_err *err)
+{
+    trm_kernel kernel;
+    trm_status status = trm_kernel_describe(&kernel, spec, err);
+    if (status != TRM_OK)
+        return status;
+    status = trm_params_init(&kernel.params, kernel.job, spec->params, spec->params_count, err);
+    if (status != TRM_OK) {
+        if (status == TRM_EJOB && !spec->own_job)
+            trm_err_wrap(err, "kernel '%s'", spec->kernel_path);
         trm_kernel_close(&kernel);
         return status;
     }

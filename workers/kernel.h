@@ -18,6 +18,8 @@ typedef struct trm_kernel {
  * another version of the interface, describes something impossible. TRM_EUSAGE for -p. The
  * loader runs the object's constructors, which are user code. */
 trm_status trm_kernel_open(trm_kernel *self, const trm_spec *spec, trm_err *err);
+/* The same without parameters: to show what a kernel is. */
+trm_status trm_kernel_describe(trm_kernel *self, const trm_spec *spec, trm_err *err);
 void trm_kernel_close(trm_kernel *self);
 
 #endif

@@ -140,6 +140,23 @@ static void hashes_tell_values_apart(void **state)
     trm_params_close(&params);
 }
 
+static void durations_and_their_units(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t ms;
+    } good[] = {{"500ms", 500}, {"30s", 30000}, {"1.5s", 1500}, {"2m", 120000}, {"2h", 7200000}, {"7", 7000}, {"0", 0}};
+    static const char *const bad[] = {"", "s", "-1s", "1 s", "1d", "1ss", "1.2.3s", "1e3s",
+                                      "99999999999999999999999999999999999s"};
+    uint64_t ms = 0;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        assert_true(trm_parse_duration_ms(good[i].text, &ms));
+        assert_int_equal(ms, good[i].ms);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(trm_parse_duration_ms(bad[i], &ms));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +166,7 @@ int main(void)
         cmocka_unit_test(twice_and_missing),
         cmocka_unit_test(wrong_lists_are_the_job_s_fault),
         cmocka_unit_test(hashes_tell_values_apart),
+        cmocka_unit_test(durations_and_their_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,33 @@
+/* What a launcher tells its ranks, and they it: environment one way, marked lines of standard
+ * error the other.
+ *
+ *   TRIREME_LAUNCH    a token that nobody can guess: set when `trireme run` started mpirun
+ *   TRIREME_TERMINAL  the width of its terminal, when there is one
+ *
+ *   0x1e TOKEN " progress " TEXT \n     a line to be drawn over the one before
+ *   0x1e TOKEN " result " NUMBER \n     the job is over: the launcher's exit status
+ *
+ * mpirun says nothing true about how ranks ended when one of them may die, so the leading
+ * rank says it itself. */
+#ifndef TRM_TOOL_LAUNCHED_H
+#define TRM_TOOL_LAUNCHED_H
+
+#include <stdbool.h>
+
+#define TRM_LAUNCH_VARIABLE "TRIREME_LAUNCH"
+#define TRM_TERMINAL_VARIABLE "TRIREME_TERMINAL"
+#define TRM_LAUNCH_MARK '\x1e'
+#define TRM_LAUNCH_TOKEN_BYTES 17u /* 16 hexadecimal digits, terminated */
+
+/* The launcher's token, or NULL when this process has none. */
+const char *trm_launch_token(void);
+/* Whether this process is a rank of an mpirun, srun or the like. */
+bool trm_launched_as_rank(void);
+/* How many ranks the launcher of this process has started; 0: it does not say. */
+unsigned trm_launched_ranks(void);
+/* Width of the terminal that progress is drawn on; 0: there is none. */
+unsigned trm_launch_terminal_columns(void);
+/* A marked line; nothing without a token. */
+void trm_launch_tell(const char *kind, const char *text);
+
+#endif

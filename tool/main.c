@@ -1,0 +1,3 @@
+#include "tool/command.h"
+
+int main(int argc, char **argv) { return trm_command_main(argc, argv); }
