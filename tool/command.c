@@ -14,7 +14,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static int run(int argc, char **argv) { return trm_run_command(argc, argv, "trireme run", NULL); }
+static int run(int argc, char **argv)
+{
+    return trm_run_command(argc, argv, "trireme run", NULL);
+}
 
 static int version(int argc, char **argv)
 {

@@ -18,7 +18,10 @@
 
 #define LOAD_SECONDS_MAX 10u /* of one kernel, for listing it */
 
-static bool is_directory(const char *path) { return access(path, X_OK) == 0; }
+static bool is_directory(const char *path)
+{
+    return access(path, X_OK) == 0;
+}
 
 /* BINDIR/../lib…/trireme/kernels when the installed tree was moved, BUILD/examples/.libs beside
  * a program that was only built. `out` has PATH_MAX bytes. */
@@ -58,8 +61,10 @@ trm_status trm_kernel_find(trm_spec *spec, trm_err *err)
         kernel_dir(dir);
         snprintf(path, sizeof path, "%s/%s.so", dir, spec->kernel_name);
         if (access(path, F_OK) != 0)
-            return trm_err_set(err, TRM_EJOB, "no job '%s' in %s (`trireme jobs` lists those that are there; "
-                               "a path has a '/' in it: ./%s)", spec->kernel_name, dir, spec->kernel_name);
+            return trm_err_set(err, TRM_EJOB,
+                               "no job '%s' in %s (`trireme jobs` lists those that are there; "
+                               "a path has a '/' in it: ./%s)",
+                               spec->kernel_name, dir, spec->kernel_name);
     }
     spec->kernel_path = strdup(path);
     return spec->kernel_path ? TRM_OK : trm_err_set(err, TRM_ENOMEM, "no memory for the path of the kernel");
@@ -146,7 +151,8 @@ int trm_jobs_command(int argc, char **argv)
         if (!help)
             trm_error("`trireme jobs` takes the name of a job or nothing");
         else
-            printf("Usage: trireme jobs [JOB]\n\nLists the kernels that are installed, or one with its parameters.\n");
+            printf("Usage: trireme jobs [JOB]\n\nLists the kernels that are installed, or one with its "
+                   "parameters.\n");
         return help ? TRM_EXIT_DONE : TRM_EXIT_USAGE;
     }
     if (argc < 2)

@@ -24,11 +24,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ARGUMENTS_MAX 64u        /* of mpirun, before the user's own and the command */
-#define STOP_WAIT_MS 10000u      /* for the job to stop by itself when a person asks for it */
-#define RESULT_WAIT_MS 5000u     /* for mpirun to end once the job has */
-#define TERM_WAIT_MS 5000u       /* for mpirun to end at SIGTERM, before SIGKILL */
-#define DRAIN_WAIT_MS 300u       /* for what is still in the pipes when mpirun is gone */
+#define ARGUMENTS_MAX 64u    /* of mpirun, before the user's own and the command */
+#define STOP_WAIT_MS 10000u  /* for the job to stop by itself when a person asks for it */
+#define RESULT_WAIT_MS 5000u /* for mpirun to end once the job has */
+#define TERM_WAIT_MS 5000u   /* for mpirun to end at SIGTERM, before SIGKILL */
+#define DRAIN_WAIT_MS 300u   /* for what is still in the pipes when mpirun is gone */
 #define TERMINAL_COLUMNS_DEFAULT 80u
 
 typedef struct launch {
@@ -129,16 +129,18 @@ static trm_status find_mpirun(const trm_options *options, char *out, trm_err *er
                    : trm_err_set(err, TRM_ELAUNCH, "--mpirun %s: there is no such program", options->mpirun);
     if (on_path("mpirun.openmpi", out) || on_path("mpirun", out))
         return TRM_OK;
-    return trm_err_set(err, TRM_ELAUNCH, "no mpirun on the PATH: install Open MPI (Debian: openmpi-bin), or name it "
-                                         "with --mpirun");
+    return trm_err_set(err, TRM_ELAUNCH,
+                       "no mpirun on the PATH: install Open MPI (Debian: openmpi-bin), or name it "
+                       "with --mpirun");
 }
 
 static trm_status check_root(trm_err *err)
 {
     if (geteuid() != 0 || (getenv("OMPI_ALLOW_RUN_AS_ROOT") && getenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")))
         return TRM_OK;
-    return trm_err_set(err, TRM_ELAUNCH, "Open MPI's mpirun does not run as root unless OMPI_ALLOW_RUN_AS_ROOT=1 and "
-                                         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 are set in the environment");
+    return trm_err_set(err, TRM_ELAUNCH,
+                       "Open MPI's mpirun does not run as root unless OMPI_ALLOW_RUN_AS_ROOT=1 and "
+                       "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 are set in the environment");
 }
 
 typedef struct arguments {
@@ -146,7 +148,10 @@ typedef struct arguments {
     size_t count;
 } arguments;
 
-static void put(arguments *args, const char *text) { args->items[args->count++] = (char *)(uintptr_t)text; }
+static void put(arguments *args, const char *text)
+{
+    args->items[args->count++] = (char *)(uintptr_t)text;
+}
 
 static void put_pair(arguments *args, const char *name, const char *value)
 {
@@ -165,15 +170,15 @@ static void put_mca(arguments *args, const char *name, const char *value)
     put_pair(args, name, value);
 }
 
-static void compose(arguments *args, const launch *self, const char *mpirun, const char *ranks, const char *program,
-                    int argc, char **argv)
+static void compose(arguments *args, const launch *self, const char *mpirun, const char *ranks,
+                    const char *program, int argc, char **argv)
 {
     const trm_options *options = self->options;
     put(args, mpirun);
     put(args, "--enable-recovery");
     put(args, "--oversubscribe");
     put_pair(args, "--bind-to", "none"); /* ranks divide the cores that they find themselves */
-    put_mca(args, "pml", "ob1"); /* the ways of messages whose behaviour at a rank's death is known */
+    put_mca(args, "pml", "ob1");         /* the ways of messages whose behaviour at a rank's death is known */
     put_mca(args, "btl", "self,vader,tcp");
     if (options->ranks)
         put_pair(args, "-np", ranks);
@@ -181,7 +186,8 @@ static void compose(arguments *args, const launch *self, const char *mpirun, con
         put_pair(args, "--host", options->hosts);
     if (options->hostfile)
         put_pair(args, "--hostfile", options->hostfile);
-    static const char *const passed_on[] = {TRM_LAUNCH_VARIABLE, TRM_TERMINAL_VARIABLE, TRM_KERNEL_DIR_VARIABLE};
+    static const char *const passed_on[] = {TRM_LAUNCH_VARIABLE, TRM_TERMINAL_VARIABLE,
+                                            TRM_KERNEL_DIR_VARIABLE};
     for (size_t i = 0; i < sizeof passed_on / sizeof passed_on[0]; i++)
         if (getenv(passed_on[i]))
             put_pair(args, "-x", passed_on[i]);

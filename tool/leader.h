@@ -12,9 +12,9 @@
 #include "jobs/wire.h"
 #include "runtime/transport.h"
 
-#define TRM_GATHER_MS 5000u       /* after its own crew is up, for the HELLO of other ranks */
+#define TRM_GATHER_MS 5000u         /* after its own crew is up, for the HELLO of other ranks */
 #define TRM_GATHER_FIRST_MS 120000u /* for its own crew, or that of any rank, to be up */
-#define TRM_REFUSE_WAIT_MS 2000u  /* for BYE, when the job was refused before there was a master */
+#define TRM_REFUSE_WAIT_MS 2000u    /* for BYE, when the job was refused before there was a master */
 
 typedef struct trm_leader trm_leader;
 

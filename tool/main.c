@@ -1,3 +1,6 @@
 #include "tool/command.h"
 
-int main(int argc, char **argv) { return trm_command_main(argc, argv); }
+int main(int argc, char **argv)
+{
+    return trm_command_main(argc, argv);
+}

@@ -14,10 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct option option;
-typedef trm_status (*option_reader)(trm_options *self, const option *option, const char *value, trm_err *err);
+typedef struct option_rule option_rule;
+typedef trm_status (*option_reader)(trm_options *self, const option_rule *option, const char *value, trm_err *err);
 
-struct option {
+struct option_rule {
     char letter; /* 0: none */
     const char *name;
     const char *argument; /* as --help shows it; NULL: a switch */
@@ -29,25 +29,31 @@ struct option {
 
 /* ---- What an option takes --------------------------------------------------------------- */
 
-static void *place(trm_options *self, const option *option) { return (char *)self + option->at; }
+static void *place(trm_options *self, const option_rule *option)
+{
+    return (char *)self + option->at;
+}
 
-static trm_status no_memory(trm_err *err) { return trm_err_set(err, TRM_ENOMEM, "no memory for the options"); }
+static trm_status no_memory(trm_err *err)
+{
+    return trm_err_set(err, TRM_ENOMEM, "no memory for the options");
+}
 
-static trm_status read_flag(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_flag(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     *(bool *)place(self, option) = true;
     return TRM_OK;
 }
 
-static trm_status check_bounds(const option *option, const char *value, uint64_t number, trm_err *err)
+static trm_status check_bounds(const option_rule *option, const char *value, uint64_t number, trm_err *err)
 {
     if (number >= option->min && number <= option->max)
         return TRM_OK;
-    return trm_err_set(err, TRM_EUSAGE, "--%s %s is out of range: %" PRIu64 " to %" PRIu64, option->name, value,
-                       option->min, option->max);
+    return trm_err_set(err, TRM_EUSAGE, "--%s %s is out of range: %" PRIu64 " to %" PRIu64, option->name,
+                       value, option->min, option->max);
 }
 
-static trm_status read_number(const option *option, const char *value, uint64_t *out, trm_err *err)
+static trm_status read_number(const option_rule *option, const char *value, uint64_t *out, trm_err *err)
 {
     int64_t number;
     if (!trm_parse_int(value, &number) || number < 0)
@@ -56,7 +62,7 @@ static trm_status read_number(const option *option, const char *value, uint64_t 
     return check_bounds(option, value, *out, err);
 }
 
-static trm_status read_u32(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_u32(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     uint64_t number = 0;
     trm_status status = read_number(option, value, &number, err);
@@ -65,7 +71,7 @@ static trm_status read_u32(trm_options *self, const option *option, const char *
     return status;
 }
 
-static trm_status read_u64(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_u64(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     uint64_t number = 0;
     trm_status status = read_number(option, value, &number, err);
@@ -74,7 +80,7 @@ static trm_status read_u64(trm_options *self, const option *option, const char *
     return status;
 }
 
-static trm_status read_size(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_size(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     uint64_t bytes;
     if (!trm_parse_size(value, &bytes))
@@ -85,19 +91,20 @@ static trm_status read_size(trm_options *self, const option *option, const char 
     return status;
 }
 
-static trm_status read_duration(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_duration(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     uint64_t ms;
     if (!trm_parse_duration_ms(value, &ms))
-        return trm_err_set(err, TRM_EUSAGE, "--%s takes a time such as 500ms, 30s or 2h, not '%s'", option->name, value);
+        return trm_err_set(err, TRM_EUSAGE, "--%s takes a time such as 500ms, 30s or 2h, not '%s'",
+                           option->name, value);
     if (ms < option->min || ms > option->max)
-        return trm_err_set(err, TRM_EUSAGE, "--%s %s is out of range: %" PRIu64 "ms to %" PRIu64 "h", option->name,
-                           value, option->min, option->max / 3600000);
+        return trm_err_set(err, TRM_EUSAGE, "--%s %s is out of range: %" PRIu64 "ms to %" PRIu64 "h",
+                           option->name, value, option->min, option->max / 3600000);
     *(uint64_t *)place(self, option) = ms;
     return TRM_OK;
 }
 
-static trm_status read_text(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_text(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     char **text = place(self, option);
     if (!value[0])
@@ -121,7 +128,7 @@ static char *absolute(const char *path)
     return out;
 }
 
-static trm_status read_path(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_path(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     char **path = place(self, option);
     if (!value[0])
@@ -130,11 +137,13 @@ static trm_status read_path(trm_options *self, const option *option, const char 
         return trm_err_set(err, TRM_EUSAGE, "--%s: the path is too long", option->name);
     free(*path);
     *path = absolute(value);
-    return *path ? TRM_OK : trm_err_set(err, TRM_EUSAGE, "--%s %s: the working directory cannot be read", option->name, value);
+    return *path ? TRM_OK
+                 : trm_err_set(err, TRM_EUSAGE, "--%s %s: the working directory cannot be read", option->name,
+                               value);
 }
 
 /* NAME=VALUE, or NAME alone for a boolean. */
-static trm_status read_param(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_param(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     trm_spec *spec = &self->spec;
     size_t len = strcspn(value, "=");
@@ -155,7 +164,7 @@ static trm_status read_param(trm_options *self, const option *option, const char
     return TRM_OK;
 }
 
-static trm_status read_bind(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_bind(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     static const char *const names[] = {"core", "numa", "none"};
     for (unsigned i = 0; i < 3; i++) {
@@ -167,7 +176,7 @@ static trm_status read_bind(trm_options *self, const option *option, const char 
     return trm_err_set(err, TRM_EUSAGE, "--bind takes core, numa or none, not '%s'", value);
 }
 
-static trm_status read_compress(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_compress(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     trm_spec *spec = &self->spec;
     int64_t level = 1;
@@ -177,20 +186,22 @@ static trm_status read_compress(trm_options *self, const option *option, const c
         spec->compress = TRM_COMPRESS_NONE;
     else if (strcmp(value, "zlib") == 0)
         spec->compress = TRM_COMPRESS_ZLIB;
-    else if (strncmp(value, "zlib:", 5) == 0 && trm_parse_int(value + 5, &level) && level >= TRM_CODEC_LEVEL_MIN &&
-             level <= TRM_CODEC_LEVEL_MAX)
+    else if (strncmp(value, "zlib:", 5) == 0 && trm_parse_int(value + 5, &level) &&
+             level >= TRM_CODEC_LEVEL_MIN && level <= TRM_CODEC_LEVEL_MAX)
         spec->compress = TRM_COMPRESS_ZLIB;
     else
-        return trm_err_set(err, TRM_EUSAGE, "--compress takes auto, none, zlib or zlib:%d … zlib:%d, not '%s'",
+        return trm_err_set(err, TRM_EUSAGE,
+                           "--compress takes auto, none, zlib or zlib:%d … zlib:%d, not '%s'",
                            TRM_CODEC_LEVEL_MIN, TRM_CODEC_LEVEL_MAX, value);
     spec->compress_level = (int)level;
     return TRM_OK;
 }
 
-static trm_status read_mpirun_option(trm_options *self, const option *option, const char *value, trm_err *err)
+static trm_status read_mpirun_option(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     if (self->mpirun_options_count == TRM_MPIRUN_OPTIONS_MAX)
-        return trm_err_set(err, TRM_EUSAGE, "--%s is given more than %u times", option->name, TRM_MPIRUN_OPTIONS_MAX);
+        return trm_err_set(err, TRM_EUSAGE, "--%s is given more than %u times", option->name,
+                           TRM_MPIRUN_OPTIONS_MAX);
     char *copy = strdup(value);
     if (!copy)
         return no_memory(err);
@@ -204,30 +215,41 @@ static trm_status read_mpirun_option(trm_options *self, const option *option, co
 #define SPEC(field) offsetof(trm_options, spec.field)
 #define HOUR_MS 3600000ull
 
-static const option options[] = {
+static const option_rule options[] = {
     {'n', "ranks", "N", read_u32, IN(ranks), 1, TRM_RANKS_MAX, "how many ranks mpirun starts"},
-    {'o', "output", "DIR", read_path, SPEC(output_dir), 0, 0, "where the parts and _SUCCESS go; must be given"},
+    {'o', "output", "DIR", read_path, SPEC(output_dir), 0, 0,
+     "where the parts and _SUCCESS go; must be given"},
     {'p', "param", "NAME=VALUE", read_param, 0, 0, 0, "a parameter of the job; NAME alone for a yes"},
     {0, "overwrite", NULL, read_flag, SPEC(overwrite), 0, 0, "replace what is in the output directory"},
     {0, "gzip", NULL, read_flag, SPEC(gzip_output), 0, 0, "write parts as gzip"},
-    {0, "partitions", "N", read_u32, SPEC(partitions), 1, TRM_PARTITIONS_MAX, "how many parts [as many as executors]"},
-    {0, "tasks", "N", read_u64, SPEC(tasks), 1, TRM_TASKS_MAX, "how many map tasks a job without input has [1]"},
+    {0, "partitions", "N", read_u32, SPEC(partitions), 1, TRM_PARTITIONS_MAX,
+     "how many parts [as many as executors]"},
+    {0, "tasks", "N", read_u64, SPEC(tasks), 1, TRM_TASKS_MAX,
+     "how many map tasks a job without input has [1]"},
     {0, "split-size", "SIZE", read_size, SPEC(split_bytes), 1, 1ull << 40, "input of a map task [chosen]"},
     {0, "line-max", "SIZE", read_size, SPEC(line_bytes_max), 1, 1ull << 31, "the longest line [16M]"},
-    {0, "record-max", "SIZE", read_size, SPEC(record_bytes_max), 1, 1ull << 31, "the largest file or value [64M]"},
-    {0, "executors", "N", read_u32, SPEC(executors), 1, TRM_EXECUTORS_MAX, "processes that run kernels, a rank [its cores]"},
+    {0, "record-max", "SIZE", read_size, SPEC(record_bytes_max), 1, 1ull << 31,
+     "the largest file or value [64M]"},
+    {0, "executors", "N", read_u32, SPEC(executors), 1, TRM_EXECUTORS_MAX,
+     "processes that run kernels, a rank [its cores]"},
     {0, "bind", "core|numa|none", read_bind, 0, 0, 0, "what an executor is bound to [core]"},
-    {0, "memory", "SIZE", read_size, SPEC(memory_bytes), TRM_MEMORY_BYTES_MIN, 1ull << 50, "of a rank [its share of the host]"},
+    {0, "memory", "SIZE", read_size, SPEC(memory_bytes), TRM_MEMORY_BYTES_MIN, 1ull << 50,
+     "of a rank [its share of the host]"},
     {0, "max-attempts", "N", read_u32, SPEC(attempts_max), 1, 100, "of a task before the job fails [4]"},
-    {0, "task-timeout", "TIME", read_duration, SPEC(task_timeout_ms), 10, 8760 * HOUR_MS, "an attempt may take [no limit]"},
-    {0, "compress", "auto|none|zlib[:LEVEL]", read_compress, 0, 0, 0, "of runs and of what crosses hosts [auto]"},
-    {0, "scratch", "DIR", read_path, SPEC(scratch_dir), 0, 0, "for runs and spills, on each host [$TMPDIR or /tmp]"},
-    {0, "state", "DIR", read_path, SPEC(state_dir), 0, 0, "of the job's log and record [DIR/.trireme in the output]"},
+    {0, "task-timeout", "TIME", read_duration, SPEC(task_timeout_ms), 10, 8760 * HOUR_MS,
+     "an attempt may take [no limit]"},
+    {0, "compress", "auto|none|zlib[:LEVEL]", read_compress, 0, 0, 0,
+     "of runs and of what crosses hosts [auto]"},
+    {0, "scratch", "DIR", read_path, SPEC(scratch_dir), 0, 0,
+     "for runs and spills, on each host [$TMPDIR or /tmp]"},
+    {0, "state", "DIR", read_path, SPEC(state_dir), 0, 0,
+     "of the job's log and record [DIR/.trireme in the output]"},
     {0, "host", "LIST", read_text, IN(hosts), 0, 0, "hosts, as mpirun takes them: a:2,b:2"},
     {0, "hostfile", "FILE", read_path, IN(hostfile), 0, 0, "hosts, as mpirun takes them, from a file"},
     {0, "mpirun", "PROGRAM", read_text, IN(mpirun), 0, 0, "what starts the ranks [mpirun.openmpi or mpirun]"},
     {0, "mpirun-option", "ARG", read_mpirun_option, 0, 0, 0, "one more argument for mpirun; may be repeated"},
-    {0, "report-bindings", NULL, read_flag, SPEC(report_bindings), 0, 0, "print which executor runs on which core"},
+    {0, "report-bindings", NULL, read_flag, SPEC(report_bindings), 0, 0,
+     "print which executor runs on which core"},
     {'q', "quiet", NULL, read_flag, SPEC(quiet), 0, 0, "errors only"},
     {'v', "verbose", NULL, read_flag, SPEC(verbose), 0, 0, "say more"},
     {'h', "help", NULL, read_flag, IN(help), 0, 0, "this text"},
@@ -241,7 +263,8 @@ typedef struct arguments {
     char **argv;
 } arguments;
 
-static trm_status read_value(trm_options *self, const option *option, const char *value, arguments *args, trm_err *err)
+static trm_status read_value(trm_options *self, const option_rule *option, const char *value, arguments *args,
+                             trm_err *err)
 {
     if (option->argument && !value) {
         if (args->next == args->argc)
@@ -300,7 +323,8 @@ static trm_status take_argument(trm_options *self, const char *arg, trm_err *err
         spec->inputs = inputs;
     }
     if (spec->inputs_count == TRM_INPUTS_ARGS_MAX)
-        return trm_err_set(err, TRM_EUSAGE, "more than %u inputs: name them in a file, @FILE", TRM_INPUTS_ARGS_MAX);
+        return trm_err_set(err, TRM_EUSAGE, "more than %u inputs: name them in a file, @FILE",
+                           TRM_INPUTS_ARGS_MAX);
     spec->inputs[spec->inputs_count] = strdup(arg);
     return spec->inputs[spec->inputs_count++] ? TRM_OK : no_memory(err);
 }
@@ -396,9 +420,11 @@ void trm_options_print_help(const char *command, const trm_job *own_job)
     printf("Usage: %s [OPTION]… %s[INPUT]… -o DIR\n", command, own_job ? "" : "JOB ");
     if (own_job && own_job->help)
         printf("%s: %s\n", own_job->name, own_job->help);
-    printf("\nThe same command runs under mpirun (mpirun -n 4 %s …) and without: then it starts mpirun.\n", command);
+    printf("\nThe same command runs under mpirun (mpirun -n 4 %s …) and without: then it starts mpirun.\n",
+           command);
     if (!own_job)
-        printf("JOB is the name of an installed kernel (`trireme jobs` lists them) or the path of a shared object.\n");
+        printf("JOB is the name of an installed kernel (`trireme jobs` lists them) or the path of a shared "
+               "object.\n");
     printf("An INPUT is a file, a directory, a pattern, or @FILE with a name a line.\n\n");
     for (size_t i = 0; i < OPTIONS_COUNT; i++) {
         char left[64];

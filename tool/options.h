@@ -14,9 +14,9 @@ typedef struct trm_options {
     trm_spec spec; /* what every rank needs */
 
     /* What the launcher needs. */
-    uint32_t ranks; /* 0: not given */
+    uint32_t ranks;         /* 0: not given */
     char *hosts, *hostfile; /* NULL: not given */
-    char *mpirun;   /* the program; NULL: found on the PATH */
+    char *mpirun;           /* the program; NULL: found on the PATH */
     char *mpirun_options[TRM_MPIRUN_OPTIONS_MAX];
     unsigned mpirun_options_count;
 

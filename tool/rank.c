@@ -32,7 +32,10 @@ typedef struct rank {
 
 static volatile sig_atomic_t signalled;
 
-static void on_signal(int number) { signalled = number; }
+static void on_signal(int number)
+{
+    signalled = number;
+}
 
 static void catch_signals(void)
 {
@@ -125,7 +128,8 @@ static void sleep_a_little(rank *self, uint64_t now_ns, uint64_t wake_ns)
         ns = wake_ns - now_ns;
     struct timespec time = {.tv_nsec = (long)ns};
     ppoll(fds, count, &time, NULL);
-    self->sleep_us = self->sleep_us * 5 / 4 + 1 < TRM_LOOP_SLEEP_US_MAX ? self->sleep_us * 5 / 4 + 1 : TRM_LOOP_SLEEP_US_MAX;
+    self->sleep_us = self->sleep_us * 5 / 4 + 1 < TRM_LOOP_SLEEP_US_MAX ? self->sleep_us * 5 / 4 + 1
+                                                                        : TRM_LOOP_SLEEP_US_MAX;
 }
 
 /* Until the job is over here: the worker has left and, on the rank that leads, so has
@@ -141,7 +145,8 @@ static void loop(rank *self, trm_end *end)
         if (self->leader)
             any |= trm_leader_step(self->leader, now_ns, trm_clock_wall_ms(), &wake_ns);
         any |= trm_worker_step(self->worker, now_ns, &wake_ns);
-        if (trm_worker_ended(self->worker, &worker_end) && (!self->leader || trm_leader_ended(self->leader, end)))
+        if (trm_worker_ended(self->worker, &worker_end) &&
+            (!self->leader || trm_leader_ended(self->leader, end)))
             break;
         if (any)
             self->sleep_us = TRM_LOOP_SLEEP_US_MIN;
@@ -158,8 +163,8 @@ static trm_status check_ranks(const trm_options *options, const trm_transport *t
 {
     if (trm_launch_token() || !options->ranks || options->ranks == transport->ranks)
         return TRM_OK;
-    return trm_err_set(err, TRM_EUSAGE, "-n %u: this runs under mpirun already, with %u ranks", options->ranks,
-                       transport->ranks);
+    return trm_err_set(err, TRM_EUSAGE, "-n %u: this runs under mpirun already, with %u ranks",
+                       options->ranks, transport->ranks);
 }
 
 static int rank_hint(void)

@@ -86,7 +86,8 @@ static bool banner_takes(trm_relay *self, const char *line, size_t len)
 static bool told(trm_relay *self, const char *line)
 {
     size_t token_len = sizeof self->token - 1;
-    if (line[0] != TRM_LAUNCH_MARK || strncmp(line + 1, self->token, token_len) != 0 || line[1 + token_len] != ' ')
+    if (line[0] != TRM_LAUNCH_MARK || strncmp(line + 1, self->token, token_len) != 0 ||
+        line[1 + token_len] != ' ')
         return false;
     char kind[32];
     const char *word = line + token_len + 2;

@@ -11,11 +11,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define TRM_RELAY_LINE_BYTES 8192u  /* longer ones are passed on in pieces */
+#define TRM_RELAY_LINE_BYTES 8192u    /* longer ones are passed on in pieces */
 #define TRM_RELAY_BANNER_BYTES 16384u /* of text between two rules of dashes */
 
 typedef struct trm_relay_calls {
-    void (*show)(void *context, const char *text, size_t len); /* whole lines, with their newline */
+    void (*show)(void *context, const char *text, size_t len);       /* whole lines, with their newline */
     void (*told)(void *context, const char *kind, const char *text); /* a marked line of a rank */
     void *context;
 } trm_relay_calls;

@@ -34,13 +34,14 @@ static void test_everything(void **state)
 {
     trm_options options;
     trm_err err;
-    assert_int_equal(read_line(&options,
-                               "-n4 wordcount a --output=/tmp/out// b -p x=1 -p flag --param y=a=b --gzip --overwrite "
-                               "--partitions 7 --tasks 9 --split-size 64M --line-max 1K --record-max 2MiB --executors 3 "
-                               "--bind numa --memory 128M --max-attempts 2 --task-timeout 1.5s --compress zlib:6 "
-                               "-v --report-bindings -- -c",
-                               NULL, &err),
-                     TRM_OK);
+    assert_int_equal(
+        read_line(&options,
+                  "-n4 wordcount a --output=/tmp/out// b -p x=1 -p flag --param y=a=b --gzip --overwrite "
+                  "--partitions 7 --tasks 9 --split-size 64M --line-max 1K --record-max 2MiB --executors 3 "
+                  "--bind numa --memory 128M --max-attempts 2 --task-timeout 1.5s --compress zlib:6 "
+                  "-v --report-bindings -- -c",
+                  NULL, &err),
+        TRM_OK);
     const trm_spec *spec = &options.spec;
     assert_int_equal(options.ranks, 4);
     assert_string_equal(spec->kernel_name, "wordcount");
@@ -55,7 +56,8 @@ static void test_everything(void **state)
     assert_null(spec->params[1].value);
     assert_string_equal(spec->params[2].name, "y");
     assert_string_equal(spec->params[2].value, "a=b");
-    assert_true(spec->gzip_output && spec->overwrite && spec->verbose && spec->report_bindings && !spec->quiet);
+    assert_true(spec->gzip_output && spec->overwrite && spec->verbose && spec->report_bindings &&
+                !spec->quiet);
     assert_int_equal(spec->partitions, 7);
     assert_int_equal(spec->tasks, 9);
     assert_int_equal(spec->split_bytes, 64 << 20);

@@ -54,16 +54,18 @@ static seen *relay(const char *text, size_t len, size_t piece, bool keep_noise)
 
 #define RULE "--------------------------------------------------------------------------\n"
 
-static const char mixed[] = "trireme: one\n"
-                            "\x1e" TOKEN " progress map 5%\n"
-                            "[host:123] PMIX ERROR: BAD-PARAM in file dstore_base.c at line 1\n" RULE
-                            "mpirun noticed that process rank 2 with PID 0 on node a exited on signal 9 (Killed).\n" RULE
-                            "two\n" RULE "There are not enough slots available in the system.\n" RULE
-                            "\x1e" TOKEN " result 0\n"
-                            "\x1e" "ffffffffffffffff result 3\n"
-                            "the end";
-static const char kept[] = "trireme: one\ntwo\n" RULE "There are not enough slots available in the system.\n" RULE
-                           "\x1e" "ffffffffffffffff result 3\nthe end";
+static const char mixed[] =
+    "trireme: one\n"
+    "\x1e" TOKEN " progress map 5%\n"
+    "[host:123] PMIX ERROR: BAD-PARAM in file dstore_base.c at line 1\n" RULE
+    "mpirun noticed that process rank 2 with PID 0 on node a exited on signal 9 (Killed).\n" RULE "two\n" RULE
+    "There are not enough slots available in the system.\n" RULE "\x1e" TOKEN " result 0\n"
+    "\x1e"
+    "ffffffffffffffff result 3\n"
+    "the end";
+static const char kept[] =
+    "trireme: one\ntwo\n" RULE "There are not enough slots available in the system.\n" RULE "\x1e"
+    "ffffffffffffffff result 3\nthe end";
 
 static void test_every_cut(void **state)
 {
@@ -111,7 +113,9 @@ static void test_line_too_long(void **state)
 
 static void test_marks_that_are_none(void **state)
 {
-    static const char *const lines[] = {"\x1e\n", "\x1e" TOKEN "\n", "\x1e" TOKEN "x result 1\n", "\x1e" "0123 result 1\n",
+    static const char *const lines[] = {"\x1e\n", "\x1e" TOKEN "\n", "\x1e" TOKEN "x result 1\n",
+                                        "\x1e"
+                                        "0123 result 1\n",
                                         "\x1e" TOKEN " a-kind-of-word-that-is-much-too-long-for-it 1\n"};
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         seen *got = relay(lines[i], strlen(lines[i]), 3, false);

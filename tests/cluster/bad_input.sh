@@ -1,0 +1,103 @@
+#!/bin/sh
+# Bad input: one clear sentence that names the thing, its exit status, nothing left behind, no
+# hang. Each case is one of the list in docs/running.md.
+. "${srcdir:-.}/tests/cluster/lib.sh"
+JOB_SECONDS=60
+in=$work/in
+mkdir "$in"
+printf 'good\nbad\n' >"$in/two"
+echo good >"$in/good"
+: >"$in/empty"
+: >"$in/empty2"
+
+# Inputs.
+refused 'missing input' 3 "/nowhere'? *.*(is not there|No such file)" -n 2 wordcount "$in/nowhere"
+refused 'pattern without a match' 3 "nothing\*" -n 2 wordcount "$in/nothing*"
+refused 'no input at all' 3 'input' -n 2 wordcount
+refused 'empty inputs' 3 'empty' -n 2 wordcount "$in/empty" "$in/empty2"
+refused 'missing list' 3 'nolist' -n 2 wordcount "@$in/nolist"
+refused 'input is a device' 3 '/dev/zero' -n 2 wordcount /dev/zero
+mkfifo "$in/pipe"
+refused 'input is a pipe' 3 'pipe' -n 2 wordcount "$in/pipe"
+if [ "$(id -u)" != 0 ]; then
+    echo x >"$in/secret"
+    chmod 0 "$in/secret"
+    refused 'unreadable input' 3 'secret.*Permission denied' -n 2 wordcount "$in/secret"
+else
+    skip 'unreadable input' 'root reads everything'
+fi
+head -c 1234 /dev/zero >"$in/odd"
+refused 'records that are not whole' 3 "odd.*100" -n 2 terasort "$in/odd"
+printf 'some text' | gzip >"$in/broken.gz"
+head -c 20 "$in/broken.gz" >"$in/short.gz"
+refused 'corrupt gzip' 1 'short.gz' -n 2 wordcount "$in/short.gz"
+head -c 5000 /dev/zero | tr '\0' x >"$in/long"
+refused 'line over the limit' 1 'long.*(--line-max|1024)' -n 2 --line-max 1K wordcount "$in/long"
+
+# Kernels.
+refused 'unknown job' 3 "no job 'nosuchjob'" -n 2 nosuchjob "$in/good"
+refused 'kernel that is not there' 3 'nosuch.so' -n 2 ./nosuch.so "$in/good"
+refused 'not a shared object' 3 'not a shared object' -n 2 "$in/good" "$in/good"
+refused 'missing symbol' 3 'trm_exported_job' -n 2 "$kernels/kernel_nothing.so" "$in/good"
+refused 'unresolved symbol' 3 'nowhere_to_be_found' -n 2 "$kernels/kernel_unresolved.so" "$in/good"
+refused 'another interface' 3 'version|interface' -n 2 "$kernels/kernel_old.so" "$in/good"
+
+# Options and parameters.
+refused 'unknown option' 2 'unknown option --frob' -n 2 --frob wordcount "$in/good"
+refused 'number out of range' 2 'out of range' -n 2 --partitions 0 wordcount "$in/good"
+refused 'unknown parameter' 2 "no parameter 'nosuch'" -n 2 -p nosuch=1 wordcount "$in/good"
+refused 'parameter that must be given' 2 "pattern" -n 2 grep "$in/good"
+refused 'parameter of another type' 2 "records" -n 2 -p records=many teragen
+refused 'too little memory' 2 'memory' -n 2 --memory 16M --executors 64 wordcount "$in/good"
+
+# Outputs.
+mkdir "$work/foreign"
+echo mine >"$work/foreign/file"
+run_job 'foreign output' 3 -n 2 wordcount "$in/good" -o "$work/foreign" &&
+    { grep -q 'foreign.*--overwrite' "$work/err" && [ "$(ls -A "$work/foreign")" = file ] &&
+        pass 'foreign output' || fail 'foreign output' 'not refused in one sentence, or changed'; }
+run_job 'output is a file' 3 -n 2 wordcount "$in/good" -o "$in/good" &&
+    { grep -q 'error: .*good' "$work/err" && [ "$(cat "$in/good")" = good ] && pass 'output is a file' ||
+        fail 'output is a file' 'not said, or changed'; }
+run_job 'output below a file' 3 -n 2 wordcount "$in/good" -o "$in/good/out" && pass 'output below a file'
+ln -s "$work/foreign" "$work/link"
+run_job 'output is a link' 3 -n 2 wordcount "$in/good" -o "$work/link" --overwrite
+[ -e "$work/foreign/file" ] && pass 'a link is not followed by --overwrite' || fail 'a link is not followed by --overwrite' 'the file is gone'
+refused 'input within the output' 3 'output' -n 2 wordcount "$work/out/x"
+if run_job 'no such scratch' 5 -n 2 --scratch "$work/noscratch" wordcount "$in/good" -o "$work/out"; then
+    grep -q 'noscratch' "$work/err" && pass 'no such scratch' || fail 'no such scratch' 'not named'
+fi
+
+# Full disks, where a small file system can be mounted.
+mkdir "$work/small"
+if mount -t tmpfs -o size=1m trireme-test "$work/small" 2>/dev/null; then
+    head -c 8000000 /dev/urandom | od -An -tx1 >"$in/much"
+    refused 'scratch is full' 1 'No space left|full' -n 2 --max-attempts 1 --scratch "$work/small" invertedindex "$in/much"
+    rm -rf "$work/small"/*
+    run_job 'output is full' 1 -n 2 --max-attempts 1 wordcount -p lower=false "$in/much" -o "$work/small/out" \
+        --state "$work/state" && { [ ! -e "$work/small/out/_SUCCESS" ] && grep -Eq 'No space left|full' "$work/err" &&
+            pass 'output is full' || fail 'output is full' 'not said, or there is a _SUCCESS'; }
+    umount "$work/small"
+else
+    skip 'full disks' 'no file system can be mounted here'
+fi
+
+# Kernels that misbehave: the record "bad" is at byte 5.
+bad=$kernels/kernel_bad.so
+for how in segfault:'signal 11|Segmentation' abort:'signal 6|Abort' exit:'exit' late:'emit' key:'key of 81920 bytes' \
+    value:'value of 81920 bytes' param:"'nothing'" say:"the record is 'bad'"; do
+    refused "kernel: ${how%%:*}" 1 "${how#*:}" -n 2 --record-max 64K --max-attempts 2 -p "how=${how%%:*}" "$bad" "$in/two"
+    [ "${how%%:*}" = late ] || grep -q "$in/two" "$work/err" || fail "kernel: ${how%%:*}" 'the input is not named'
+done
+grep -q 'these are my last words' "$work/err" || fail "kernel's last words" 'not shown'
+refused 'kernel: loop' 1 'time|longer' -n 2 --max-attempts 1 --task-timeout 300ms -p how=loop "$bad" "$in/two"
+refused 'kernel: leak' 1 'memory' -n 2 --max-attempts 1 --memory 64M --executors 1 -p how=leak "$bad" "$in/two"
+
+# Without an mpirun.
+rm -rf "$work/out"
+PATH=$work timeout 60 "$builddir/.libs/trireme" run -n 2 wordcount "$in/good" -o "$work/out" 2>"$work/err"
+code=$?
+{ [ $code -eq 5 ] && grep -q 'no mpirun on the PATH' "$work/err" && [ ! -e "$work/out" ]; } && pass 'no mpirun on the PATH' ||
+    fail 'no mpirun on the PATH' "exit status $code"
+
+finish
