@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FRAME_MAGIC 0x524d5254u /* "TRMR", in front of each message: others share the network */
+#define FRAME_HEAD_BYTES 4u
 #define SNAPSHOT_BYTES (16u * 1024u * 1024u)
 #define COMMAND_COST_BYTES 24u       /* beside its bytes: the queue's and the log's own */
 #define TAKES_MAX 256u               /* updates of the core in one step */
@@ -36,15 +38,15 @@ typedef struct raft_log {
     /* What next yields. */
     replog_queue queue;
     uint64_t delivered_index, delivered_term;
-    image restore;     /* to be yielded first; its bytes stay valid until the next call */
+    image restore; /* to be yielded first; its bytes stay valid until the next call */
     bool restore_due;
 
     /* Images. */
-    image saved;       /* the durable one: what followers that are far behind are sent */
-    image saving;      /* on its way to the disk */
-    image incoming;    /* from the leader, chunk by chunk */
+    image saved;    /* the durable one: what followers that are far behind are sent */
+    image saving;   /* on its way to the disk */
+    image incoming; /* from the leader, chunk by chunk */
     size_t incoming_room;
-    bool install_due;  /* the incoming one is whole and waits for the writer */
+    bool install_due; /* the incoming one is whole and waits for the writer */
     bool installing;
     trm_writer incoming_config;
     size_t logged_bytes, snapshot_bytes;
@@ -100,9 +102,11 @@ static void send_messages(raft_log *self, const trm_raft_update *update)
 {
     for (size_t i = 0; i < update->messages_len; i++) {
         trm_raft_message message = update->messages[i];
-        if (message.type == TRM_RAFT_SNAPSHOT && !message.data && message.data_len && !fill_chunk(self, &message))
+        if (message.type == TRM_RAFT_SNAPSHOT && !message.data && message.data_len &&
+            !fill_chunk(self, &message))
             continue;
         trm_writer_reset(&self->frame);
+        trm_put_u32(&self->frame, FRAME_MAGIC);
         trm_raft_message_encode(&message, &self->frame);
         if (trm_writer_ok(&self->frame))
             self->config.send(self->config.context, (uint32_t)message.to, self->frame.data, self->frame.len);
@@ -160,7 +164,8 @@ static void take_chunk(raft_log *self, const trm_raft_snapshot_work *work)
         trm_put_bytes(&self->incoming_config, work->meta.config, work->meta.config_len);
     }
     size_t end = work->offset + work->data_len;
-    bool ok = work->offset == self->incoming.len && incoming_grow(self, end + 1) && trm_writer_ok(&self->incoming_config);
+    bool ok = work->offset == self->incoming.len && incoming_grow(self, end + 1) &&
+              trm_writer_ok(&self->incoming_config);
     if (ok && work->data_len)
         memcpy(self->incoming.bytes + work->offset, work->data, work->data_len);
     if (ok)
@@ -242,17 +247,20 @@ static void image_ended(raft_log *self, const trm_wal_writer_news *news)
     image_free(&self->saved);
     self->saved = self->saving;
     self->saving = (image){0};
-    trm_wal_snapshot meta = {.index = self->saved.index, .term = self->saved.term, .data_bytes = self->saved.len};
+    trm_wal_snapshot meta = {
+        .index = self->saved.index, .term = self->saved.term, .data_bytes = self->saved.len};
     trm_raft_snapshot_saved(self->raft, &meta);
 }
 
-/* ---- A step --------------------------------------------------------------------------------------------- */
+/* ---- A step ---------------------------------------------------------------------------------------------
+ */
 
 static bool take_updates(raft_log *self)
 {
     trm_raft_update update;
     bool any = false;
-    for (unsigned i = 0; i < TAKES_MAX && self->health != TRM_ENOMEM && trm_raft_take(self->raft, &update); i++) {
+    for (unsigned i = 0; i < TAKES_MAX && self->health != TRM_ENOMEM && trm_raft_take(self->raft, &update);
+         i++) {
         any = true;
         persist(self, &update);
         send_messages(self, &update);
@@ -302,7 +310,10 @@ bool trm_replog_raft_receive(trm_replog *log, uint32_t from, const void *bytes, 
     raft_log *self = (raft_log *)log;
     trm_raft_message message;
     trm_err err;
-    if (trm_raft_message_decode(&message, self->room, bytes, len, &err) != TRM_OK || message.from != from)
+    if (!trm_replog_raft_is_message(bytes, len) ||
+        trm_raft_message_decode(&message, self->room, (const uint8_t *)bytes + FRAME_HEAD_BYTES,
+                                len - FRAME_HEAD_BYTES, &err) != TRM_OK ||
+        message.from != from)
         return false;
     trm_status status = trm_raft_receive(self->raft, &message, now_ns, &err);
     if (status == TRM_EPEER)
@@ -312,11 +323,21 @@ bool trm_replog_raft_receive(trm_replog *log, uint32_t from, const void *bytes, 
     return status == TRM_OK;
 }
 
-trm_raft *trm_replog_raft_core(trm_replog *log) { return ((raft_log *)log)->raft; }
+bool trm_replog_raft_is_message(const void *bytes, size_t len)
+{
+    return len >= FRAME_HEAD_BYTES && trm_load_u32(bytes) == FRAME_MAGIC;
+}
 
-/* ---- As a trm_replog --------------------------------------------------------------------------------------- */
+trm_raft *trm_replog_raft_core(trm_replog *log)
+{
+    return ((raft_log *)log)->raft;
+}
 
-static trm_status raft_propose(trm_replog *base, const void *command, size_t len, uint64_t *index, trm_err *err)
+/* ---- As a trm_replog
+ * --------------------------------------------------------------------------------------- */
+
+static trm_status raft_propose(trm_replog *base, const void *command, size_t len, uint64_t *index,
+                               trm_err *err)
 {
     raft_log *self = (raft_log *)base;
     uint64_t term;
@@ -335,8 +356,8 @@ static trm_status raft_next(trm_replog *base, trm_replog_item *out)
         self->restore_due = false;
         self->delivered_index = self->restore.index;
         self->delivered_term = self->restore.term;
-        *out = (trm_replog_item){TRM_REPLOG_RESTORE, self->restore.index, self->restore.term, self->restore.bytes,
-                                 self->restore.len};
+        *out = (trm_replog_item){TRM_REPLOG_RESTORE, self->restore.index, self->restore.term,
+                                 self->restore.bytes, self->restore.len};
         return TRM_OK;
     }
     image_free(&self->restore);
@@ -360,8 +381,9 @@ static void raft_state(const trm_replog *base, trm_replog_state *out)
     bool leads = core.role == TRM_RAFT_LEADER && core.term_committed;
     *out = (trm_replog_state){
         .leader = leads,
-        .leader_rank = core.leader == TRM_RAFT_NONE || (core.leader == core.node && !leads) ? TRM_REPLOG_NOBODY
-                                                                                         : (uint32_t)core.leader,
+        .leader_rank = core.leader == TRM_RAFT_NONE || (core.leader == core.node && !leads)
+                           ? TRM_REPLOG_NOBODY
+                           : (uint32_t)core.leader,
         .term = core.term,
         .proposed = self->proposed,
         .committed = core.applied,
@@ -370,7 +392,10 @@ static void raft_state(const trm_replog *base, trm_replog_state *out)
     };
 }
 
-static int raft_fd(const trm_replog *base) { return trm_wal_writer_fd(((const raft_log *)base)->writer); }
+static int raft_fd(const trm_replog *base)
+{
+    return trm_wal_writer_fd(((const raft_log *)base)->writer);
+}
 
 static bool raft_wants_snapshot(const trm_replog *base)
 {
@@ -436,11 +461,27 @@ static const trm_replog_ops raft_ops = {
     .close = raft_close,
 };
 
-/* ---- Open ------------------------------------------------------------------------------------------------- */
+/* ---- Open -------------------------------------------------------------------------------------------------
+ */
 
 /* A group that begins with a state has it as its first snapshot, the same on every first voter. */
 #define FIRST_IMAGE_INDEX 1u
 #define FIRST_IMAGE_TERM 1u
+
+static trm_status enter_first_term(trm_wal *wal, trm_err *err)
+{
+    trm_wal_hard_state hard = {.term = FIRST_IMAGE_TERM, .vote = TRM_WAL_VOTE_NONE};
+    trm_wal_batch batch;
+    trm_wal_batch_init(&batch);
+    trm_wal_batch_hard_state(&batch, &hard);
+    trm_status status = trm_wal_batch_ok(&batch)
+                            ? trm_wal_write(wal, &batch, err)
+                            : trm_err_set(err, TRM_ENOMEM, "no memory for the first term");
+    if (status == TRM_OK)
+        status = trm_wal_sync(wal, err);
+    trm_wal_batch_close(&batch);
+    return status;
+}
 
 static trm_status begin_with_image(const trm_replog_raft_config *config, trm_wal *wal, trm_err *err)
 {
@@ -450,7 +491,10 @@ static trm_status begin_with_image(const trm_replog_raft_config *config, trm_wal
                              .term = FIRST_IMAGE_TERM,
                              .config = members.data,
                              .config_len = members.len};
-    trm_status status = trm_writer_ok(&members) ? TRM_OK : trm_err_set(err, TRM_ENOMEM, "no memory for the members");
+    trm_status status =
+        trm_writer_ok(&members) ? TRM_OK : trm_err_set(err, TRM_ENOMEM, "no memory for the members");
+    if (status == TRM_OK)
+        status = enter_first_term(wal, err);
     if (status == TRM_OK)
         status = trm_wal_snapshot_begin(wal, &meta, err);
     if (status == TRM_OK)
@@ -466,7 +510,8 @@ static trm_status read_image(raft_log *self, trm_wal *wal, const trm_wal_snapsho
     size_t len = (size_t)snapshot->data_bytes, got = 0;
     image *images[] = {&self->saved, &self->restore};
     for (unsigned i = 0; i < 2; i++) {
-        *images[i] = (image){.bytes = malloc(len + 1), .len = len, .index = snapshot->index, .term = snapshot->term};
+        *images[i] =
+            (image){.bytes = malloc(len + 1), .len = len, .index = snapshot->index, .term = snapshot->term};
         if (!images[i]->bytes)
             return trm_err_set(err, TRM_ENOMEM, "no memory for an image of %zu bytes", len);
     }
@@ -499,6 +544,7 @@ static trm_status boot(raft_log *self, trm_wal *wal, uint64_t now_ns, trm_err *e
                                 .group = config->group,
                                 .seed = config->seed,
                                 .election_ns = config->election_ns,
+                                .keep_entries = config->keep_entries,
                                 .voters_wanted = config->voters_wanted};
     trm_status status = TRM_OK;
     if (boot.snapshot.index > 0)
@@ -533,7 +579,8 @@ static trm_status open_wal(raft_log *self, trm_wal **out, trm_err *err)
     return status;
 }
 
-trm_status trm_replog_raft_open(trm_replog **out, const trm_replog_raft_config *config, uint64_t now_ns, trm_err *err)
+trm_status trm_replog_raft_open(trm_replog **out, const trm_replog_raft_config *config, uint64_t now_ns,
+                                trm_err *err)
 {
     raft_log *self = calloc(1, sizeof *self);
     if (self)

@@ -16,19 +16,20 @@
 #include "runtime/replog.h"
 
 typedef struct trm_replog_raft_config {
-    trm_fs *fs;                /* NULL: trm_fs_posix() */
-    const char *dir;           /* of this node's log; made when missing; private (0700) */
-    uint32_t rank;             /* of this process: its node */
-    uint64_t group;            /* the epoch: who is of another one is not heard */
-    uint64_t log_id;           /* marks a log when it is made (entropy) */
-    uint64_t seed;             /* of the election timeouts: another for each node and life */
+    trm_fs *fs;                            /* NULL: trm_fs_posix() */
+    const char *dir;                       /* of this node's log; made when missing; private (0700) */
+    uint32_t rank;                         /* of this process: its node */
+    uint64_t group;                        /* the epoch: who is of another one is not heard */
+    uint64_t log_id;                       /* marks a log when it is made (entropy) */
+    uint64_t seed;                         /* of the election timeouts: another for each node and life */
     const trm_raft_members *first_members; /* NULL: this node joins a group that is there */
-    const void *image;         /* the state to begin with; the same on all first voters; NULL: none */
+    const void *image; /* the state to begin with; the same on all first voters; NULL: none */
     size_t image_len;
     uint32_t voters_wanted;    /* 0: the membership changes only when asked */
     uint32_t sync_interval_us; /* 0: the writer's default */
     size_t snapshot_bytes;     /* logged bytes after which wants_snapshot; 0: 16 MiB */
     uint64_t election_ns;      /* 0: the core's default */
+    uint64_t keep_entries;     /* … */
     /* Hands a message to the network; it may be lost. Not called within open. */
     void (*send)(void *context, uint32_t to, const void *bytes, size_t len);
     void *context;

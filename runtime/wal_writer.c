@@ -283,7 +283,10 @@ bool trm_wal_writer_step(trm_wal_writer *self, trm_wal_writer_news *out)
     return news;
 }
 
-int trm_wal_writer_fd(const trm_wal_writer *self) { return self->event_fd; }
+int trm_wal_writer_fd(const trm_wal_writer *self)
+{
+    return self->event_fd;
+}
 
 /* ---- Begin and end ------------------------------------------------------------------------------- */
 
@@ -343,8 +346,9 @@ trm_status trm_wal_writer_start(trm_wal_writer **out, trm_wal *wal, uint32_t syn
     pthread_cond_init(&self->wake, &attributes);
     pthread_condattr_destroy(&attributes);
     self->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    trm_status status = self->event_fd < 0 ? trm_err_errno(err, TRM_EIO, errno, "cannot make an event descriptor")
-                                           : start_thread(self, err);
+    trm_status status = self->event_fd < 0
+                            ? trm_err_errno(err, TRM_EIO, errno, "cannot make an event descriptor")
+                            : start_thread(self, err);
     if (status != TRM_OK) {
         trm_wal_writer_close(self);
         return status;

@@ -33,8 +33,8 @@ struct trm_leader {
     life life;
 
     /* Gathering. */
-    greeting *greetings; /* one a rank; len 0: it has not come */
-    uint32_t greeted, able; /* ranks that said HELLO; those of them whose executors work */
+    greeting *greetings;                       /* one a rank; len 0: it has not come */
+    uint32_t greeted, able;                    /* ranks that said HELLO; those of them whose executors work */
     uint64_t executors, executor_memory_bytes; /* of all ranks; of the smallest executor */
     trm_traits traits;
     trm_status first_status; /* why the first rank that is not able is not */
@@ -82,7 +82,8 @@ static void take_facts(trm_leader *self, uint32_t from, const trm_hello *hello)
     } else if (self->first_status == TRM_OK) {
         self->first_status = (trm_status)hello->status;
         if (self->transport->ranks > 1 && hello->status != TRM_EJOB && hello->status != TRM_EUSAGE)
-            snprintf(self->first_text, sizeof self->first_text, "rank %u on %s: %.3800s", from, hello->host, hello->text);
+            snprintf(self->first_text, sizeof self->first_text, "rank %u on %s: %.3800s", from, hello->host,
+                     hello->text);
         else
             snprintf(self->first_text, sizeof self->first_text, "%s", hello->text);
     }
@@ -131,10 +132,8 @@ static trm_status open_log(trm_leader *self, trm_err *err)
     char dir[TRM_FS_PATH_BYTES_MAX];
     if (snprintf(dir, sizeof dir, "%s/log", self->spec->state_dir) >= (int)sizeof dir)
         return trm_err_set(err, TRM_EOUTPUT, "the path of the state directory is too long");
-    trm_replog_local_config config = {.fs = trm_fs_posix(),
-                                      .dir = dir,
-                                      .rank = self->transport->rank,
-                                      .log_id = trm_clock_entropy()};
+    trm_replog_local_config config = {
+        .fs = trm_fs_posix(), .dir = dir, .rank = self->transport->rank, .log_id = trm_clock_entropy()};
     return trm_replog_local_open(&self->log, &config, err);
 }
 
@@ -157,7 +156,8 @@ static trm_status prepare(trm_leader *self, trm_err *err)
         return trm_err_set(err, TRM_EINTERRUPTED, "interrupted (%s) before the job began", self->interrupted);
     if (!self->able)
         return trm_err_set(err, self->first_status == TRM_OK ? TRM_ELAUNCH : self->first_status, "%s",
-                           self->first_status == TRM_OK ? "no rank has executors that work" : self->first_text);
+                           self->first_status == TRM_OK ? "no rank has executors that work"
+                                                        : self->first_text);
     trm_fs *fs = trm_fs_posix();
     uint32_t executors = self->executors < UINT32_MAX ? (uint32_t)self->executors : UINT32_MAX;
     trm_status status = trm_submission_init(&self->submission, self->spec, &self->traits, executors,
@@ -227,7 +227,8 @@ static bool refused_step(trm_leader *self, uint64_t now_ns, uint64_t *wake_ns)
     return tell_end(self);
 }
 
-/* ---- The life --------------------------------------------------------------------------------------------- */
+/* ---- The life ---------------------------------------------------------------------------------------------
+ */
 
 trm_status trm_leader_create(trm_leader **out, const trm_spec *spec, trm_transport *transport, trm_err *err)
 {
@@ -328,7 +329,10 @@ bool trm_leader_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64
     return any;
 }
 
-int trm_leader_fd(const trm_leader *self) { return self->log ? trm_replog_fd(self->log) : -1; }
+int trm_leader_fd(const trm_leader *self)
+{
+    return self->log ? trm_replog_fd(self->log) : -1;
+}
 
 void trm_leader_interrupt(trm_leader *self, const char *why)
 {

@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 typedef struct option_rule option_rule;
-typedef trm_status (*option_reader)(trm_options *self, const option_rule *option, const char *value, trm_err *err);
+typedef trm_status (*option_reader)(trm_options *self, const option_rule *option, const char *value,
+                                    trm_err *err);
 
 struct option_rule {
     char letter; /* 0: none */
@@ -197,7 +198,8 @@ static trm_status read_compress(trm_options *self, const option_rule *option, co
     return TRM_OK;
 }
 
-static trm_status read_mpirun_option(trm_options *self, const option_rule *option, const char *value, trm_err *err)
+static trm_status read_mpirun_option(trm_options *self, const option_rule *option, const char *value,
+                                     trm_err *err)
 {
     if (self->mpirun_options_count == TRM_MPIRUN_OPTIONS_MAX)
         return trm_err_set(err, TRM_EUSAGE, "--%s is given more than %u times", option->name,

@@ -10,7 +10,10 @@
 static trm_task *last_task;
 static volatile int forever = 1;
 
-static void at_exit_emit(void) { trm_emit(last_task, "late", 4, "1", 1); }
+static void at_exit_emit(void)
+{
+    trm_emit(last_task, "late", 4, "1", 1);
+}
 
 static void leak(void)
 {
@@ -67,7 +70,8 @@ static int reduce(trm_task *task, const void *key, size_t key_len, trm_values *v
     return 0;
 }
 
-static const trm_param params[] = {{"how", TRM_PARAM_STRING, "good", "in which way", 0, 0}, {NULL, 0, NULL, NULL, 0, 0}};
+static const trm_param params[] = {{"how", TRM_PARAM_STRING, "good", "in which way", 0, 0},
+                                   {NULL, 0, NULL, NULL, 0, 0}};
 
-TRM_EXPORT_JOB = {TRM_JOB_HEADER, .name = "bad", .help = "misbehaves", .params = params, .map = map, .reduce = reduce,
-                  .value_type = TRM_U64};
+TRM_EXPORT_JOB = {TRM_JOB_HEADER, .name = "bad",    .help = "misbehaves", .params = params,
+                  .map = map,     .reduce = reduce, .value_type = TRM_U64};
