@@ -271,7 +271,9 @@ static bool commit_apply(trm_table *self, trm_table_job *job, const trm_commit *
             .bytes = commit->output_bytes, .records = commit->output_records, .crc = commit->output_crc};
     phase->committed++;
     phase->live++;
-    trm_counters_add(&job->counters, &commit->counters);
+    if (!task->counted)
+        trm_counters_add(&job->counters, &commit->counters);
+    task->counted = 1;
     return true;
 }
 

@@ -35,7 +35,8 @@ typedef struct trm_table_task {
     uint32_t epoch;   /* … and when */
     uint8_t state;    /* trm_table_task_state */
     uint8_t failures; /* counted attempts of this epoch, saturating */
-    uint8_t empty;    /* nothing was written */
+    uint8_t empty : 1;   /* nothing was written */
+    uint8_t counted : 1; /* its counters are in the job's: an output that is lost and made again adds none */
     uint8_t failed_high; /* 1 + the highest attempt whose failure was counted, saturating */
 } trm_table_task;
 

@@ -24,12 +24,13 @@ enum {
     TASK_FAILED = 16,   /* u8 failures · u8 failed_high */
     TASK_WHERE = 32,    /* varint rank · varint epoch */
     TASK_PART = 64,     /* varint bytes · varint records · u32 crc */
-    TASK_FLAGS = 127
+    TASK_COUNTED = 128
 };
 
 static void task_encode(const trm_table_task *task, const trm_table_part *part, trm_writer *out)
 {
     unsigned flags = task->state | (task->empty ? TASK_EMPTY : 0) | (task->attempt ? TASK_ATTEMPT : 0);
+    flags |= task->counted ? TASK_COUNTED : 0;
     flags |= task->failures || task->failed_high ? TASK_FAILED : 0;
     flags |= task->rank || task->epoch ? TASK_WHERE : 0;
     flags |= part && (part->bytes || part->records || part->crc) ? TASK_PART : 0;
@@ -56,6 +57,7 @@ static void task_decode(trm_table_task *task, trm_table_part *part, trm_reader *
     unsigned flags = trm_get_u8(in);
     task->state = flags & TASK_STATE;
     task->empty = (flags & TASK_EMPTY) != 0;
+    task->counted = (flags & TASK_COUNTED) != 0;
     if (flags & TASK_ATTEMPT)
         task->attempt = (uint32_t)trm_get_varint_max(in, UINT32_MAX);
     if (flags & TASK_FAILED) {
@@ -71,7 +73,7 @@ static void task_decode(trm_table_task *task, trm_table_part *part, trm_reader *
         part->records = trm_get_varint(in);
         part->crc = trm_get_u32(in);
     }
-    if (flags > TASK_FLAGS || task->state > TRM_TASK_PUBLISHED || (flags & TASK_PART && !part) ||
+    if (task->state > TRM_TASK_PUBLISHED || (flags & TASK_PART && !part) ||
         (task->state == TRM_TASK_PUBLISHED && !part))
         trm_reader_fail(in);
 }

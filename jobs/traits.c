@@ -1,5 +1,7 @@
 #include "jobs/traits.h"
 
+#include "jobs/counters.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -135,6 +137,13 @@ trm_status trm_traits_of(trm_traits *self, const trm_job *job, trm_err *err)
     strcpy(traits.name, job->name);
     *self = traits;
     return TRM_OK;
+}
+
+const char *trm_traits_counter_name(const trm_traits *self, unsigned counter)
+{
+    if (counter < TRM_COUNTER_USER)
+        return trm_counter_name(counter);
+    return counter - TRM_COUNTER_USER < self->counters_count ? self->counters[counter - TRM_COUNTER_USER] : NULL;
 }
 
 /* ---- Bytes ----------------------------------------------------------------------- */

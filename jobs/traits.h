@@ -26,6 +26,8 @@ typedef struct trm_traits {
 /* Checks a description (magic, abi, struct size, map present, fold sizes, formats,
  * at most one of fold and reduce, …) and reads its facts. TRM_EJOB with the reason. */
 trm_status trm_traits_of(trm_traits *self, const trm_job *job, trm_err *err);
+/* "map_records_in" …, the job's own by the names that it gave; NULL: there is no such counter. */
+const char *trm_traits_counter_name(const trm_traits *self, unsigned counter);
 /* One encoding of one traits. The decoder marks the reader failed on anything that
  * trm_traits_of would not have made. */
 void trm_traits_encode(const trm_traits *self, trm_writer *out);

@@ -85,7 +85,8 @@ void trm_hello_encode(const trm_hello *self, trm_writer *out)
     trm_put_varint(out, self->executor_memory_bytes);
     trm_put_blob(out, self->bindings, self->bindings_len);
     trm_put_string(out, self->run_store);
-    trm_traits_encode(&self->traits, out);
+    if (self->status == TRM_OK)
+        trm_traits_encode(&self->traits, out);
 }
 
 void trm_hello_decode(trm_hello *self, trm_reader *in)
@@ -101,7 +102,8 @@ void trm_hello_decode(trm_hello *self, trm_reader *in)
     self->bindings = (char *)(uintptr_t)trm_get_blob(in, TRM_BINDINGS_BYTES_MAX, &len);
     self->bindings_len = (uint32_t)len;
     trm_get_string(in, self->run_store, sizeof self->run_store);
-    trm_traits_decode(&self->traits, in);
+    if (self->status == TRM_OK)
+        trm_traits_decode(&self->traits, in);
 }
 
 void trm_setup_encode(const trm_setup *self, trm_writer *out)

@@ -82,7 +82,7 @@ typedef struct trm_hello {
     char *bindings; /* in place of the decoded frame or caller's; not terminated */
     uint32_t bindings_len;
     char run_store[TRM_STORE_PATH_BYTES]; /* the directory of this rank's runs, for ranks of its host */
-    trm_traits traits;
+    trm_traits traits; /* TRM_OK only */
 } trm_hello;
 
 typedef struct trm_peer { /* in SETUP: what a worker must know of every rank */

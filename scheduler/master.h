@@ -7,14 +7,18 @@
  *   committed commands → job table ──────┘
  *   REPORT(prepared) → COMMIT command → log → applied → publish (rename) → …
  *   all parts in place → manifest → FINISH command → log → END
+ *
+ * What it can do and for how long is bounded by names in master_self.h.
  */
 #ifndef TRM_SCHEDULER_MASTER_H
 #define TRM_SCHEDULER_MASTER_H
 
 #include "jobs/spec.h"
+#include "jobs/table.h"
 #include "jobs/wire.h"
 #include "runtime/fs.h"
 #include "runtime/replog.h"
+#include "scheduler/submission.h"
 
 typedef struct trm_master trm_master;
 
@@ -26,26 +30,56 @@ typedef struct trm_outbox {
 
 typedef struct trm_master_config {
     const trm_spec *spec;
+    const trm_submission *submission; /* the job; its plan lies in the state directory */
     trm_fs *fs;
-    trm_replog *log;   /* open, leading */
+    trm_replog *log; /* open, leading */
     trm_outbox outbox;
     uint32_t ranks;
-    uint64_t epoch;
+    uint64_t epoch; /* of this launch; 0: one more than the last that is in the log */
     uint64_t seed;
-    uint64_t wall_ms;  /* at the begin; later times come with step */
+    uint64_t wall_ms; /* at the begin; later times come with step */
 } trm_master_config;
 
-/* Borrows what config points to. */
+/* How the job stands, for people: cheap to ask for. */
+typedef struct trm_phase_progress {
+    uint32_t total, done, running; /* tasks; done: committed and, for maps, still readable */
+} trm_phase_progress;
+
+typedef struct trm_progress {
+    const char *phase; /* "starting", "sampling", "mapping", "reducing", "publishing", "ending", "ended" */
+    trm_phase_progress of[TRM_PHASES];
+    uint64_t bytes_in, bytes_total; /* read by maps, running ones included; of all files (0: no input) */
+    uint64_t records_in;
+    uint64_t attempts_failed; /* that counted, all launches */
+    uint64_t outputs_lost;    /* map outputs that were to be made again, all launches */
+    uint32_t ranks, ranks_alive;
+    uint64_t epoch, term;
+    uint64_t dropped; /* frames and items that were not obeyed */
+} trm_progress;
+
+/* Borrows what config points to. Reads what is in the log: TRM_EOUTPUT when that is of another
+ * job, TRM_ECORRUPT when it or the saved cuts are damaged, TRM_EFENCED when a later launch owns
+ * it, TRM_ENOMEM. Nothing has been written when it fails. */
 trm_status trm_master_create(trm_master **out, const trm_master_config *config, trm_err *err);
-void trm_master_destroy(trm_master *self);
+void trm_master_destroy(trm_master *self); /* NULL is fine */
+/* A frame for the master (HELLO, REPORT, LOST, HELD, PULSE, BYE), opened already. Those that came
+ * before the master was made are to be given to it too. Anything wrong is dropped and counted. */
 void trm_master_receive(trm_master *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
                         uint64_t now_ns);
-/* As trm_worker_step. */
+/* Moves the log and the job on. Returns whether anything was done, so that the loop knows whether
+ * it may sleep; *wake_ns is lowered to when it must be called again at the latest. */
 bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns);
 /* Ends the job as interrupted, resumable: everything is flushed, END is sent. */
 void trm_master_interrupt(trm_master *self, const char *why);
 /* The job is over, its record is durable and every live worker has said BYE (or a
  * bounded time has passed). */
 bool trm_master_ended(const trm_master *self, trm_end *end);
+
+void trm_master_progress(const trm_master *self, trm_progress *out);
+/* What has been committed so far; names: trm_traits_counter_name. */
+void trm_master_counters(const trm_master *self, trm_counters *out);
+/* For the tests' invariants, and for status. */
+const trm_table *trm_master_table(const trm_master *self);
+uint64_t trm_master_epoch(const trm_master *self);
 
 #endif

@@ -242,11 +242,11 @@ trm_status trm_task_need_merge(trm_task *task)
 static trm_status part_path(trm_task *task, char out[PATH_MAX])
 {
     const trm_executor_env *env = task->env;
-    if (trm_part_attempt_name(env->spec->state_dir, task->order.task, env->epoch, task->order.attempt, out,
+    if (trm_part_attempt_name(env->spec->output_dir, task->order.task, env->epoch, task->order.attempt, out,
                               PATH_MAX) == TRM_OK)
         return TRM_OK;
-    return trm_err_set(&task->err, TRM_EOUTPUT, "the path of the state directory is too long: %s",
-                       env->spec->state_dir);
+    return trm_err_set(&task->err, TRM_EOUTPUT, "the path of the output directory is too long: %s",
+                       env->spec->output_dir);
 }
 
 trm_status trm_task_open_part(trm_task *task)

@@ -15,14 +15,14 @@
 
 #define WAIT_S 120u /* for an event that must come: a test that hangs ends with a failure */
 
-enum { STATE, ATTEMPTS, RUNS, SCRATCH, OUT };
-static const char *const names[] = {"state", "state/attempts", "runs", "scratch", "out"};
+enum { STATE, RUNS, SCRATCH, OUT, PRIVATE, ATTEMPTS, PATHS };
+static const char *const names[] = {"state", "runs", "scratch", "out", "out/.trireme", "out/.trireme/attempts"};
 
 void whole_job_init(whole_job *self, const char *tree)
 {
     memset(self, 0, sizeof *self);
     trm_fs *fs = trm_fs_posix();
-    for (int i = STATE; i <= OUT; i++) {
+    for (int i = STATE; i < PATHS; i++) {
         snprintf(self->path[i], sizeof self->path[i], "%s/%s", tree, names[i]);
         trm_status made = fs->ops->make_dir(fs, self->path[i], 0, &self->err);
         assert(made == TRM_OK);
@@ -44,7 +44,7 @@ void whole_job_close(whole_job *self)
     trm_plan_close(&self->plan);
     trm_cuts_close(&self->cuts);
     free(self->run_bytes);
-    for (int i = STATE; i <= OUT; i++)
+    for (int i = STATE; i < PATHS; i++)
         trm_fs_remove_tree(trm_fs_posix(), self->path[i], NULL);
 }
 
@@ -286,7 +286,7 @@ static trm_status publish(whole_job *self, uint32_t task)
     trm_fs *fs = trm_fs_posix();
     if (self->report.output_bytes == 0)
         return TRM_OK;
-    trm_part_attempt_name(self->spec.state_dir, task, WHOLE_JOB_EPOCH, self->attempt, from, sizeof from);
+    trm_part_attempt_name(self->spec.output_dir, task, WHOLE_JOB_EPOCH, self->attempt, from, sizeof from);
     trm_part_name(self->spec.output_dir, task, self->spec.gzip_output, to, sizeof to);
     return fs->ops->rename(fs, from, to, &self->err);
 }

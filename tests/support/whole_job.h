@@ -30,7 +30,7 @@ typedef struct whole_job {
     bool died; /* it took its executor with it */
 
     /* Private. */
-    char path[5][768];
+    char path[6][768];
     char run_store[1024];
     uint64_t *run_bytes; /* a map: 0, it emitted nothing */
     trm_kernel kernel;

@@ -1,0 +1,349 @@
+/* The master's life. See master.h and, for what lies where, master_self.h.
+ *
+ *     create: the log is read ─▶ EPOCH ─▶ [SUBMIT] ─▶ the job runs ─▶ FINISH ─▶ END ─▶ BYE
+ *       STAGE_BEGIN ──────────────────────▶ STAGE_RUN ─▶ STAGE_FLUSH ─▶ STAGE_END ─▶ STAGE_ENDED
+ */
+#include "scheduler/master_self.h"
+
+#include "jobs/cuts.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Making --------------------------------------------------------------------------------- */
+
+static trm_status check_log(const trm_master *self, trm_err *err)
+{
+    if (self->epoch < self->table.epoch)
+        return trm_err_set(err, TRM_EFENCED, "launch %llu is over: launch %llu owns the job",
+                           (unsigned long long)self->epoch, (unsigned long long)self->table.epoch);
+    if (self->table.jobs_count == 0)
+        return TRM_OK;
+    const trm_table_job *job = self->table.jobs[0];
+    const trm_identity *saved = &job->identity, *now = &self->config.submission->identity;
+    if (!trm_identity_same_job(saved, now, err)) {
+        trm_err_wrap(err, "the log is of another job");
+        return TRM_EOUTPUT;
+    }
+    if (saved->plan_crc != now->plan_crc || saved->tasks != now->tasks ||
+        saved->partitions != now->partitions)
+        return trm_err_set(err, TRM_ECORRUPT, "the log and the plan in %s are not of the same job",
+                           self->spec->state_dir);
+    if (!job->cuts_crc || job->state == TRM_JOB_DONE)
+        return TRM_OK;
+    trm_cuts cuts;
+    trm_status status = trm_cuts_load(&cuts, self->fs, self->spec->state_dir, job->cuts_crc, err);
+    if (status == TRM_OK)
+        trm_cuts_close(&cuts);
+    return status;
+}
+
+/* What is in the log already. A log of several voters gives it in pieces; EPOCH comes after all
+ * of it. */
+static trm_status read_log(trm_master *self, trm_err *err)
+{
+    while (!self->failed && master_log_apply(self))
+        continue;
+    if (!self->failed)
+        return TRM_OK;
+    *err = self->fatal;
+    return self->fatal_status;
+}
+
+static trm_status make_ranks(trm_master *self, trm_err *err)
+{
+    self->ranks = calloc(self->config.ranks, sizeof *self->ranks);
+    self->picked = malloc(ORDERS_FRAME_MAX * sizeof *self->picked);
+    if (!self->ranks || !self->picked)
+        return trm_err_set(err, TRM_ENOMEM, "no memory for a master of %u ranks", self->config.ranks);
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        master_rank *rank = &self->ranks[i];
+        rank->host = rank->struck_task = NO_RANK;
+        rank->home = TASK_LIST_EMPTY;
+        for (unsigned phase = 0; phase < TRM_PHASES; phase++)
+            rank->running[phase] = TASK_LIST_EMPTY;
+    }
+    return TRM_OK;
+}
+
+static void propose_epoch(trm_master *self)
+{
+    if (self->epoch == self->table.epoch)
+        return; /* another rank of this launch has led before */
+    trm_epoch epoch = {.epoch = self->epoch, .ranks = self->config.ranks, .wall_ms = self->wall_ms};
+    trm_epoch_encode(&epoch, master_command_begin(self, TRM_COMMAND_EPOCH));
+    master_command_enqueue(self);
+}
+
+trm_status trm_master_create(trm_master **out, const trm_master_config *config, trm_err *err)
+{
+    assert(config->ranks > 0 && config->ranks <= TRM_RANKS_MAX);
+    trm_master *self = calloc(1, sizeof *self);
+    if (!self)
+        return trm_err_set(err, TRM_ENOMEM, "no memory for the master");
+    self->config = *config;
+    self->spec = config->spec;
+    self->fs = config->fs;
+    self->log = config->log;
+    self->wall_ms = config->wall_ms;
+    self->commands_last = &self->commands;
+    trm_table_init(&self->table);
+    trm_status status = make_ranks(self, err);
+    if (status == TRM_OK)
+        status = read_log(self, err);
+    if (status == TRM_OK) {
+        trm_replog_state log;
+        trm_replog_state_get(self->log, &log);
+        self->term = log.term;
+        self->own_rank = log.leader_rank;
+        self->epoch = config->epoch ? config->epoch : self->table.epoch + 1;
+        status = check_log(self, err);
+    }
+    if (status != TRM_OK) {
+        trm_master_destroy(self);
+        return status;
+    }
+    propose_epoch(self);
+    *out = self;
+    return TRM_OK;
+}
+
+void trm_master_destroy(trm_master *self)
+{
+    if (!self)
+        return;
+    while (self->commands) {
+        master_command *next = self->commands->next;
+        free(self->commands);
+        self->commands = next;
+    }
+    master_tasks_close(self);
+    master_outputs_close(self);
+    master_failures_close(self);
+    for (uint32_t i = 0; self->ranks && i < self->config.ranks; i++) {
+        free(self->ranks[i].text);
+        free(self->ranks[i].host_name);
+        free(self->ranks[i].run_store);
+    }
+    free(self->ranks);
+    free(self->picked);
+    free(self->parts);
+    trm_writer_close(&self->commit);
+    trm_writer_close(&self->scratch);
+    trm_writer_close(&self->samples);
+    trm_writer_close(&self->frame);
+    trm_table_close(&self->table);
+    free(self);
+}
+
+/* ---- The begin -------------------------------------------------------------------------------- */
+
+static trm_status start_job(trm_master *self, trm_err *err)
+{
+    self->job = self->table.jobs[0];
+    if (self->job->state == TRM_JOB_DONE)
+        return TRM_OK;
+    trm_status status = master_sample_begin(self, err);
+    if (status == TRM_OK)
+        status = master_tasks_init(self, err);
+    if (status == TRM_OK)
+        status = master_outputs_begin(self, err);
+    const trm_table_phase *output = &self->job->phase[trm_table_output_phase(self->job)];
+    for (uint32_t i = 0; status == TRM_OK && i < output->tasks; i++)
+        if (output->task[i].state == TRM_TASK_COMMITTED)
+            master_publish_add(self, i);
+    return status;
+}
+
+static bool begin_step(trm_master *self)
+{
+    if (self->table.epoch != self->epoch) {
+        if (self->table.epoch > self->epoch)
+            master_give_up(self, TRM_EFENCED, "a later launch owns the job");
+        return false;
+    }
+    if (self->table.jobs_count == 0) {
+        if (!self->submitted) {
+            trm_identity_encode(&self->config.submission->identity,
+                                master_command_begin(self, TRM_COMMAND_SUBMIT));
+            master_command_enqueue(self);
+        }
+        self->submitted = true;
+        return false;
+    }
+    trm_err err = {""};
+    trm_status status = start_job(self, &err);
+    if (status != TRM_OK) {
+        master_give_up(self, status, err.text);
+        return true;
+    }
+    self->stage = STAGE_RUN;
+    self->all_hungry = true;
+    if (self->job->state == TRM_JOB_DONE)
+        master_job_finish(self, TRM_JOB_DONE, 0, "");
+    return true;
+}
+
+/* ---- Frames in ---------------------------------------------------------------------------------- */
+
+/* Whether it comes from a worker of this launch, told so by this master. */
+static bool is_of_here(const trm_master *self, const trm_wire_header *header)
+{
+    if (header->type == TRM_WIRE_HELLO)
+        return header->epoch == 0 || header->epoch == self->epoch;
+    return header->epoch == self->epoch && header->term == self->term;
+}
+
+/* A rank that was silent for too long is there after all. What it was given is others' now. */
+static void hear(trm_master *self, uint32_t from)
+{
+    master_rank *rank = &self->ranks[from];
+    rank->heard_ns = self->now_ns;
+    if (rank->state == RANK_LOST && rank->host_name)
+        master_rank_back(self, from);
+}
+
+void trm_master_receive(trm_master *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
+                        uint64_t now_ns)
+{
+    self->now_ns = now_ns > self->now_ns ? now_ns : self->now_ns;
+    bool early = header->type == TRM_WIRE_PULSE && header->epoch == 0; /* before SETUP */
+    if (from >= self->config.ranks || self->stage == STAGE_ENDED || (!early && !is_of_here(self, header))) {
+        self->dropped++;
+        return;
+    }
+    if (header->type != TRM_WIRE_BYE)
+        hear(self, from);
+    bool runs = self->stage == STAGE_RUN;
+    switch (header->type) {
+    case TRM_WIRE_HELLO:
+        master_hello(self, from, body);
+        break;
+    case TRM_WIRE_PULSE:
+        if (!early)
+            master_pulse(self, from, body);
+        break;
+    case TRM_WIRE_BYE:
+        master_bye(self, from);
+        break;
+    case TRM_WIRE_REPORT:
+        if (runs)
+            master_reports(self, from, body);
+        break;
+    case TRM_WIRE_LOST:
+        if (runs)
+            master_lost(self, from, body);
+        break;
+    case TRM_WIRE_HELD:
+        if (runs)
+            master_held(self, from, body);
+        break;
+    default:
+        self->dropped++;
+        break;
+    }
+}
+
+/* ---- A step --------------------------------------------------------------------------------------- */
+
+/* The loop stood still (a laptop slept, a debugger, SIGSTOP): nobody is silent because of that. */
+static void forgive_silence(trm_master *self)
+{
+    if (self->step_ns && self->now_ns - self->step_ns <= MASTER_PAUSED_MS * MS)
+        return;
+    for (uint32_t i = 0; i < self->config.ranks; i++)
+        self->ranks[i].heard_ns = self->now_ns;
+}
+
+bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
+{
+    self->now_ns = now_ns > self->now_ns ? now_ns : self->now_ns;
+    self->wall_ms = wall_ms;
+    if (!self->begun_ns)
+        self->begun_ns = self->now_ns;
+    forgive_silence(self);
+    self->step_ns = self->now_ns;
+    if (self->stage == STAGE_ENDED)
+        return false;
+    bool any = trm_replog_step(self->log, self->now_ns, wake_ns);
+    any |= !self->failed && master_log_apply(self);
+    if (self->stage == STAGE_BEGIN)
+        any |= begin_step(self);
+    if (self->stage < STAGE_END)
+        any |= master_ranks_step(self, wake_ns);
+    if (self->stage == STAGE_RUN) {
+        master_sample_step(self);
+        any |= master_outputs_step(self, wake_ns);
+        any |= master_tasks_step(self, wake_ns);
+    }
+    if (self->stage == STAGE_RUN || (self->stage == STAGE_FLUSH && self->interrupted))
+        any |= master_publish_step(self, wake_ns);
+    any |= !self->failed && master_log_flush(self, wake_ns);
+    any |= self->stage >= STAGE_FLUSH && master_end_step(self, wake_ns);
+    return any;
+}
+
+/* ---- What others ask -------------------------------------------------------------------------------- */
+
+const trm_table *trm_master_table(const trm_master *self)
+{
+    return &self->table;
+}
+
+uint64_t trm_master_epoch(const trm_master *self)
+{
+    return self->epoch;
+}
+
+void trm_master_counters(const trm_master *self, trm_counters *out)
+{
+    *out = self->job ? self->job->counters : (trm_counters){0};
+}
+
+static const char *phase_name(const trm_master *self)
+{
+    if (self->stage == STAGE_BEGIN)
+        return "starting";
+    if (self->stage != STAGE_RUN)
+        return self->stage == STAGE_ENDED ? "ended" : "ending";
+    const trm_table_phase *maps = &self->job->phase[TRM_PHASE_MAP],
+                          *reduces = &self->job->phase[TRM_PHASE_REDUCE];
+    if (master_wants_cuts(self))
+        return "sampling";
+    if (reduces->committed == reduces->tasks && (reduces->tasks || maps->committed == maps->tasks))
+        return "publishing";
+    return reduces->tasks && maps->live == maps->tasks ? "reducing" : "mapping";
+}
+
+void trm_master_progress(const trm_master *self, trm_progress *out)
+{
+    *out = (trm_progress){.phase = phase_name(self),
+                          .ranks = self->config.ranks,
+                          .ranks_alive = self->ready,
+                          .epoch = self->epoch,
+                          .term = self->term,
+                          .dropped = self->dropped,
+                          .bytes_total = self->config.submission->plan.bytes};
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        if (self->ranks[i].state != RANK_READY)
+            continue;
+        out->bytes_in += self->ranks[i].pulse.bytes_in;
+        out->records_in += self->ranks[i].pulse.records_in;
+    }
+    if (!self->job)
+        return;
+    out->bytes_in += self->job->counters.value[TRM_COUNTER_MAP_BYTES_IN];
+    out->records_in += self->job->counters.value[TRM_COUNTER_MAP_RECORDS_IN];
+    for (unsigned phase = TRM_PHASE_SAMPLE; phase < TRM_PHASES; phase++) {
+        const trm_table_phase *known = &self->job->phase[phase];
+        bool runs_alone = phase == TRM_PHASE_MAP && self->job->identity.partitions; /* leaves no parts */
+        out->of[phase] = (trm_phase_progress){.total = known->tasks,
+                                              .running = self->phase[phase].running,
+                                              .done = runs_alone ? known->live : known->committed};
+        out->attempts_failed += known->failures;
+        out->outputs_lost += known->lost;
+    }
+    out->of[TRM_PHASE_SAMPLE].total = self->phase[TRM_PHASE_SAMPLE].tasks;
+    out->of[TRM_PHASE_SAMPLE].done = self->sampled;
+}

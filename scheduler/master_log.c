@@ -1,0 +1,215 @@
+/* The master and the replicated log: commands out, committed commands in.
+ *
+ * Commands wait in a queue of their own while the log has no room. Commits are gathered while one
+ * COMMIT is undecided: under load they come in batches, at leisure none waits. */
+#include "scheduler/master_self.h"
+
+#include "jobs/exit_code.h"
+#include "runtime/diag.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define APPLY_STEP_MAX 256u    /* items of the log in one step */
+#define LOG_FULL_AGAIN_MS 100u /* until a full log is asked again */
+
+void master_give_up(trm_master *self, trm_status status, const char *why)
+{
+    if (self->stage >= STAGE_END)
+        return;
+    trm_error("the job stops here: %s", why);
+    self->end = (trm_end){.exit_code = (uint32_t)trm_exit_code_of(status), .keep_runs = true};
+    snprintf(self->end.text, sizeof self->end.text, "%s", why);
+    self->stage = STAGE_END;
+    self->end_ns = 0;
+}
+
+/* After which the table is not what the log says. */
+static void fail_for_good(trm_master *self, trm_status status, const char *why)
+{
+    self->failed = true;
+    self->fatal_status = status;
+    trm_err_set(&self->fatal, status, "%s", why);
+    if (self->job)
+        master_give_up(self, status, why);
+}
+
+/* ---- Out ------------------------------------------------------------------------------------ */
+
+trm_writer *master_command_begin(trm_master *self, trm_command_type type)
+{
+    trm_command_begin(&self->scratch, type, 0);
+    return &self->scratch;
+}
+
+static void enqueue(trm_master *self, const trm_writer *from, bool is_commit)
+{
+    assert(from->len <= TRM_REPLOG_COMMAND_BYTES_MAX || !trm_writer_ok(from));
+    master_command *command = trm_writer_ok(from) ? malloc(sizeof *command + from->len) : NULL;
+    if (!command) {
+        master_give_up(self, TRM_ENOMEM, "no memory for a command of the job table");
+        return;
+    }
+    *command = (master_command){.is_commit = is_commit, .len = from->len};
+    memcpy(command->bytes, from->data, from->len);
+    *self->commands_last = command;
+    self->commands_last = &command->next;
+    self->backlog_bytes += command->len;
+}
+
+static void close_commit(trm_master *self)
+{
+    if (self->commit_items)
+        enqueue(self, &self->commit, true);
+    self->commit_items = 0;
+}
+
+void master_command_enqueue(trm_master *self)
+{
+    close_commit(self);
+    enqueue(self, &self->scratch, false);
+}
+
+void master_commit_add(trm_master *self, const trm_commit *commit)
+{
+    if (!self->commit_items) {
+        trm_command_begin(&self->commit, TRM_COMMAND_COMMIT, 0);
+        trm_put_varint(&self->commit, self->epoch);
+        self->commit_previous = 0;
+    }
+    trm_commit_encode(commit, &self->commit_previous, &self->commit);
+    self->commit_items++;
+    if (self->commit.len >= COMMIT_BYTES || self->commit_items == COMMIT_ITEMS_MAX)
+        close_commit(self);
+}
+
+static void watch_health(trm_master *self, uint64_t *wake_ns)
+{
+    trm_replog_state log;
+    trm_replog_state_get(self->log, &log);
+    bool full = log.health == TRM_ENOSPACE;
+    if (full)
+        master_wake(wake_ns, self->now_ns + LOG_FULL_AGAIN_MS * MS);
+    if (full && !self->log_full)
+        trm_warn("the job waits until there is room for its log: %s", log.why);
+    else if (!full && self->log_full && log.health == TRM_OK)
+        trm_info("there is room for the log of the job again: it goes on");
+    self->log_full = full;
+    if (log.health != TRM_OK && !full)
+        fail_for_good(self, log.health, log.why);
+    else if (!log.leader)
+        fail_for_good(self, TRM_EFENCED, "this rank does not lead any more");
+}
+
+bool master_log_flush(trm_master *self, uint64_t *wake_ns)
+{
+    bool any = false;
+    watch_health(self, wake_ns);
+    if (!self->commit_index && !self->commands)
+        close_commit(self);
+    while (self->commands && !self->failed && !self->log_full) {
+        master_command *first = self->commands;
+        uint64_t index;
+        trm_err err = {""};
+        trm_status status = trm_replog_propose(self->log, first->bytes, first->len, &index, &err);
+        if (status == TRM_AGAIN || status == TRM_ENOSPACE) {
+            master_wake(wake_ns, self->now_ns + LOG_FULL_AGAIN_MS * MS);
+            break;
+        }
+        if (status != TRM_OK) {
+            fail_for_good(self, status, err.text);
+            break;
+        }
+        if (first->is_commit)
+            self->commit_index = index;
+        self->backlog_bytes -= first->len;
+        self->commands = first->next;
+        if (!self->commands)
+            self->commands_last = &self->commands;
+        free(first);
+        any = true;
+    }
+    return any;
+}
+
+bool master_log_quiet(const trm_master *self)
+{
+    trm_replog_state log;
+    trm_replog_state_get(self->log, &log);
+    return !self->commands && !self->commit_items && log.proposed <= log.committed;
+}
+
+/* ---- In --------------------------------------------------------------------------------------- */
+
+static void on_committed(void *context, uint32_t job, const trm_commit *commit, bool accepted)
+{
+    master_committed(context, commit, accepted);
+}
+
+static void on_failed(void *context, uint32_t job, const trm_fail *fail, bool accepted)
+{
+    master_failed(context, fail, accepted);
+}
+
+static void on_lost(void *context, uint32_t job, const trm_output_ref *ref, bool accepted)
+{
+    master_lost_applied(context, ref, accepted);
+}
+
+static void on_adopted(void *context, uint32_t job, uint32_t rank, const trm_output_ref *ref, bool accepted)
+{
+    master_adopted_applied(context, rank, ref, accepted);
+}
+
+static void on_published(void *context, uint32_t job, uint32_t task, bool accepted)
+{
+    master_published(context, task, accepted);
+}
+
+static void apply(trm_master *self, const trm_replog_item *item)
+{
+    trm_err err = {""};
+    trm_status status;
+    /* Before the job has begun nothing is known that could be told. */
+    trm_table_watch watch = {on_committed, on_failed, on_lost, on_adopted, on_published, self};
+    if (item->kind == TRM_REPLOG_RESTORE) {
+        assert(!self->job);
+        trm_table_close(&self->table);
+        status = trm_table_decode(&self->table, item->bytes, item->len, &err);
+    } else {
+        status = trm_table_apply(&self->table, item->bytes, item->len, self->job ? &watch : NULL, &err);
+    }
+    if (status != TRM_OK)
+        fail_for_good(self, status, err.text);
+    if (item->index == self->commit_index)
+        self->commit_index = 0;
+}
+
+static void save_image(trm_master *self)
+{
+    trm_writer image;
+    trm_err err = {""};
+    trm_writer_init(&image);
+    trm_table_encode(&self->table, &image);
+    if (trm_writer_ok(&image)) { /* else, or if it cannot be saved, the log only grows on */
+        trm_status status = trm_replog_snapshot(self->log, image.data, image.len, &err);
+        if (status != TRM_OK && status != TRM_AGAIN)
+            trm_debug("the state of the job is not saved: %s", err.text);
+    }
+    trm_writer_close(&image);
+}
+
+bool master_log_apply(trm_master *self)
+{
+    trm_replog_item item;
+    unsigned count = 0;
+    while (count < APPLY_STEP_MAX && !self->failed && trm_replog_next(self->log, &item) == TRM_OK) {
+        apply(self, &item);
+        count++;
+    }
+    if (count && !self->failed && self->job && trm_replog_wants_snapshot(self->log))
+        save_image(self);
+    return count > 0;
+}

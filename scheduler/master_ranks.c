@@ -1,0 +1,375 @@
+/* The ranks, as the master sees them.
+ *
+ *     ABSENT ── HELLO ──▶ READY ── silent ──▶ LOST ── heard again ──▶ READY
+ *        │        └─ its crew cannot work ─▶ UNFIT
+ *        └── no HELLO for RANK_BEGIN_MS ──▶ LOST
+ *
+ * A rank that is READY may be set aside: it serves its runs and gets no orders. */
+#include "scheduler/master_self.h"
+
+#include "runtime/diag.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOKOUT_MS 250u
+#define UNKNOWN_HOST UINT32_MAX
+
+/* ---- Frames out ------------------------------------------------------------------------------ */
+
+void master_frame_begin(trm_master *self, trm_wire_type type)
+{
+    trm_wire_header header = {.type = (uint8_t)type, .epoch = self->epoch, .term = self->term};
+    trm_wire_begin(&self->frame, &header);
+}
+
+trm_status master_frame_send(trm_master *self, uint32_t to)
+{
+    trm_wire_seal(&self->frame);
+    if (!trm_writer_ok(&self->frame))
+        return TRM_AGAIN; /* no memory now */
+    return self->config.outbox.send(self->config.outbox.context, to, self->frame.data, self->frame.len);
+}
+
+/* ---- Who works ------------------------------------------------------------------------------- */
+
+bool master_rank_works(const master_rank *rank)
+{
+    return rank->state == RANK_READY && !rank->aside;
+}
+
+static const char *host_of(const trm_master *self, uint32_t rank)
+{
+    return self->ranks[rank].host_name ? self->ranks[rank].host_name : "?";
+}
+
+/* The first rank that cannot work for a reason that is the job's own decides what is said. */
+static void nobody_left(trm_master *self)
+{
+    const master_rank *first = NULL;
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        const master_rank *rank = &self->ranks[i];
+        bool blames_job = rank->state == RANK_UNFIT && (rank->unfit == TRM_EJOB || rank->unfit == TRM_EUSAGE);
+        if (rank->state == RANK_UNFIT && (!first || (blames_job && first->unfit != rank->unfit)))
+            first = rank;
+    }
+    if (first && (first->unfit == TRM_EJOB || first->unfit == TRM_EUSAGE) && self->stage == STAGE_RUN)
+        master_job_fail(self, first->unfit, "%s", first->text);
+    else
+        master_give_up(self, first ? first->unfit : TRM_ELAUNCH,
+                       first ? first->text : "no rank is left that can work");
+}
+
+/* After every change of a rank's state. */
+static void count_ranks(trm_master *self)
+{
+    uint32_t coming = 0;
+    self->ready = self->executors = 0;
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        const master_rank *rank = &self->ranks[i];
+        self->ready += rank->state == RANK_READY;
+        self->executors += master_rank_works(rank) ? rank->executors : 0;
+        coming += rank->state == RANK_ABSENT;
+    }
+    self->all_hungry = true;
+    if (!self->executors && !coming && self->stage < STAGE_FLUSH)
+        nobody_left(self);
+}
+
+void master_rank_unfit(trm_master *self, uint32_t number, trm_status status, const char *why)
+{
+    master_rank *rank = &self->ranks[number];
+    if (rank->state == RANK_UNFIT)
+        return;
+    free(rank->text);
+    rank->text = strdup(why);
+    if (!rank->text)
+        rank->text = strdup("it has no memory");
+    rank->unfit = status;
+    rank->state = RANK_UNFIT;
+    if (self->config.ranks > 1)
+        trm_warn("rank %u on %s cannot work: %s", number, host_of(self, number), why);
+    if (self->job) {
+        master_homes_leave(self, number);
+        master_tasks_take_back(self, number, "its rank cannot work");
+        master_outputs_of_lost_rank(self, number);
+    }
+    count_ranks(self);
+}
+
+void master_rank_aside(trm_master *self, uint32_t number, const char *why)
+{
+    master_rank *rank = &self->ranks[number];
+    uint32_t others = 0;
+    for (uint32_t i = 0; i < self->config.ranks; i++)
+        others += i != number && master_rank_works(&self->ranks[i]);
+    if (rank->aside || !others)
+        return; /* the last one goes on as well as it can */
+    rank->aside = true;
+    trm_warn("rank %u on %s is set aside: %s", number, host_of(self, number), why);
+    master_homes_leave(self, number);
+    count_ranks(self);
+}
+
+static void lose_rank(trm_master *self, uint32_t number)
+{
+    master_rank *rank = &self->ranks[number];
+    bool came = rank->state == RANK_READY;
+    rank->state = RANK_LOST;
+    rank->pulse = (trm_pulse){0};
+    if (came)
+        trm_warn("rank %u on %s has not been heard of for %u s: its tasks are given to others", number,
+                 host_of(self, number), RANK_SILENT_MS / 1000);
+    else
+        trm_warn("rank %u has not come within %u s: the job goes on without it", number,
+                 RANK_BEGIN_MS / 1000);
+    if (self->job) {
+        master_homes_leave(self, number);
+        master_tasks_take_back(self, number, "its rank is silent");
+        master_outputs_of_lost_rank(self, number);
+    }
+    count_ranks(self);
+}
+
+void master_rank_back(trm_master *self, uint32_t number)
+{
+    master_rank *rank = &self->ranks[number];
+    trm_info("rank %u on %s is heard of again", number, host_of(self, number));
+    rank->state = RANK_READY;
+    rank->setup_due = true;
+    rank->outputs_at = 0; /* what was sent meanwhile may be lost */
+    rank->idle_pulses = rank->stuck_pulses = rank->refusals = 0;
+    count_ranks(self);
+}
+
+/* ---- HELLO, SETUP ------------------------------------------------------------------------------ */
+
+/* Ranks come host by host as a rule, so that the one before is looked at first. */
+static void number_host(trm_master *self, uint32_t number)
+{
+    master_rank *rank = &self->ranks[number];
+    for (uint32_t i = number; i-- > 0 && rank->host == UNKNOWN_HOST;)
+        if (self->ranks[i].host_name && strcmp(self->ranks[i].host_name, rank->host_name) == 0)
+            rank->host = self->ranks[i].host;
+    for (uint32_t i = number + 1; i < self->config.ranks && rank->host == UNKNOWN_HOST; i++)
+        if (self->ranks[i].host_name && strcmp(self->ranks[i].host_name, rank->host_name) == 0)
+            rank->host = self->ranks[i].host;
+    if (rank->host == UNKNOWN_HOST)
+        rank->host = self->hosts++;
+}
+
+static bool is_same_job(const trm_traits *a, const trm_traits *b)
+{
+    trm_writer first = {0}, second = {0};
+    trm_traits_encode(a, &first);
+    trm_traits_encode(b, &second);
+    bool same = trm_writer_ok(&first) && trm_writer_ok(&second) && first.len == second.len &&
+                memcmp(first.data, second.data, first.len) == 0;
+    trm_writer_close(&first);
+    trm_writer_close(&second);
+    return same;
+}
+
+static void propose_member(trm_master *self, uint32_t number, const trm_hello *hello)
+{
+    trm_member member = {.epoch = self->epoch, .rank = number, .pid = hello->pid};
+    memcpy(member.host, hello->host, sizeof member.host);
+    memcpy(member.run_store, hello->run_store, sizeof member.run_store);
+    trm_member_encode(&member, master_command_begin(self, TRM_COMMAND_MEMBER));
+    master_command_enqueue(self);
+}
+
+/* Ranks of its host can open its runs in place from now on. */
+static void tell_neighbours(trm_master *self, uint32_t number)
+{
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        master_rank *rank = &self->ranks[i];
+        if (i != number && rank->state == RANK_READY && rank->host == self->ranks[number].host)
+            rank->setup_due = true;
+    }
+}
+
+static void welcome(trm_master *self, uint32_t number, const trm_hello *hello)
+{
+    master_rank *rank = &self->ranks[number];
+    rank->host_name = strdup(hello->host);
+    rank->run_store = strdup(hello->run_store[0] == '/' ? hello->run_store : "");
+    if (!rank->host_name || !rank->run_store) { /* it will say HELLO again */
+        free(rank->host_name);
+        free(rank->run_store);
+        rank->host_name = rank->run_store = NULL;
+        return;
+    }
+    rank->executors = hello->executors ? hello->executors : 1;
+    rank->pid = hello->pid;
+    rank->state = RANK_READY;
+    number_host(self, number);
+    propose_member(self, number, hello);
+    tell_neighbours(self, number);
+    count_ranks(self);
+}
+
+void master_hello(trm_master *self, uint32_t from, trm_reader *body)
+{
+    master_rank *rank = &self->ranks[from];
+    trm_hello *hello = malloc(sizeof *hello);
+    if (hello)
+        trm_hello_decode(hello, body);
+    if (!hello || !trm_reader_done(body)) {
+        self->dropped++;
+    } else if (hello->status != TRM_OK) {
+        master_rank_unfit(self, from, (trm_status)hello->status, hello->text);
+    } else if (!is_same_job(&hello->traits, &self->config.submission->traits)) {
+        master_rank_unfit(self, from, TRM_EJOB,
+                          "the kernel that it has loaded is not the one that the job began with");
+    } else {
+        if (!rank->host_name)
+            welcome(self, from, hello);
+        rank->setup_due = rank->state == RANK_READY; /* also if it has missed the one before */
+    }
+    free(hello);
+}
+
+static void setup_peers(const trm_master *self, uint32_t number, trm_peer *peers)
+{
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        const master_rank *rank = &self->ranks[i];
+        bool near = rank->run_store && rank->host == self->ranks[number].host;
+        peers[i].host = rank->host;
+        peers[i].run_store[0] = '\0';
+        if (near)
+            strcpy(peers[i].run_store, rank->run_store); /* bounded by HELLO */
+    }
+}
+
+/* False: later. */
+static bool send_setup(trm_master *self, uint32_t number)
+{
+    const trm_identity *identity = &self->job->identity;
+    trm_setup setup = {.plan_crc = identity->plan_crc,
+                       .cuts_crc = self->job->cuts_crc,
+                       .tasks = identity->tasks,
+                       .partitions = identity->partitions,
+                       .peers_count = self->config.ranks};
+    setup.peers = malloc(setup.peers_count * sizeof *setup.peers);
+    if (!setup.peers)
+        return false;
+    setup_peers(self, number, setup.peers);
+    master_frame_begin(self, TRM_WIRE_SETUP);
+    trm_setup_encode(&setup, &self->frame);
+    trm_setup_close(&setup);
+    return master_frame_send(self, number) == TRM_OK;
+}
+
+/* ---- PULSE, BYE --------------------------------------------------------------------------------- */
+
+static uint32_t in_hand(const master_rank *rank)
+{
+    uint32_t count = 0;
+    for (unsigned phase = 0; phase < TRM_PHASES; phase++)
+        count += rank->running[phase].count;
+    return count;
+}
+
+/* A rank that says for long that it has nothing to do, though it was given something, has lost
+ * the order or the report; one whose reduces wait and wait has missed where outputs are. */
+void master_pulse(trm_master *self, uint32_t from, trm_reader *body)
+{
+    master_rank *rank = &self->ranks[from];
+    trm_pulse pulse;
+    trm_pulse_decode(&pulse, body);
+    if (!trm_reader_done(body)) {
+        self->dropped++;
+        return;
+    }
+    rank->pulse = pulse;
+    if (!self->job || rank->state != RANK_READY)
+        return;
+    bool idle = !pulse.running && !pulse.queued && in_hand(rank);
+    bool stuck = !pulse.running && pulse.queued && rank->running[TRM_PHASE_REDUCE].count;
+    rank->idle_pulses = idle ? rank->idle_pulses + 1 : 0;
+    rank->stuck_pulses = stuck ? rank->stuck_pulses + 1 : 0;
+    if (rank->idle_pulses >= IDLE_PULSES_MAX) {
+        rank->idle_pulses = 0;
+        trm_warn("rank %u on %s has lost what it was told: %u tasks are given out again", from,
+                 host_of(self, from), in_hand(rank));
+        rank->outputs_at = 0;
+        rank->setup_due = true;
+        master_tasks_take_back(self, from, "its rank lost it");
+    }
+    if (rank->stuck_pulses >= STUCK_PULSES_MAX) {
+        rank->stuck_pulses = 0;
+        rank->outputs_at = 0;
+    }
+}
+
+void master_bye(trm_master *self, uint32_t from)
+{
+    master_rank *rank = &self->ranks[from];
+    if (rank->state == RANK_GONE)
+        return;
+    bool early = self->stage < STAGE_END && rank->state == RANK_READY;
+    rank->state = RANK_GONE;
+    rank->pulse = (trm_pulse){0};
+    rank->end_due = false;
+    if (early) {
+        trm_warn("rank %u on %s has left", from, host_of(self, from));
+        if (self->job) {
+            master_homes_leave(self, from);
+            master_tasks_take_back(self, from, "its rank has left");
+            master_outputs_of_lost_rank(self, from);
+        }
+    }
+    count_ranks(self);
+}
+
+/* ---- A step ---------------------------------------------------------------------------------------- */
+
+static bool pulse_step(trm_master *self, uint64_t *wake_ns)
+{
+    bool due = self->now_ns >= self->pulse_ns;
+    if (due) {
+        master_frame_begin(self, TRM_WIRE_PULSE);
+        trm_pulse_encode(&(trm_pulse){0}, &self->frame);
+        for (uint32_t i = 0; i < self->config.ranks; i++)
+            if (i != self->own_rank && self->ranks[i].state != RANK_GONE)
+                master_frame_send(self, i); /* one that finds no room is not missed */
+        self->pulse_ns = self->now_ns + TRM_MASTER_PULSE_MS * MS;
+    }
+    master_wake(wake_ns, self->pulse_ns);
+    return due;
+}
+
+static void lookout_step(trm_master *self, uint64_t *wake_ns)
+{
+    if (self->now_ns >= self->lookout_ns) {
+        for (uint32_t i = 0; i < self->config.ranks && self->stage < STAGE_END; i++) {
+            const master_rank *rank = &self->ranks[i];
+            bool silent = rank->state == RANK_READY && self->now_ns > rank->heard_ns + RANK_SILENT_MS * MS;
+            bool missing = rank->state == RANK_ABSENT && self->now_ns > self->begun_ns + RANK_BEGIN_MS * MS;
+            if (silent || missing)
+                lose_rank(self, i);
+        }
+        self->lookout_ns = self->now_ns + LOOKOUT_MS * MS;
+    }
+    master_wake(wake_ns, self->lookout_ns);
+}
+
+bool master_ranks_step(trm_master *self, uint64_t *wake_ns)
+{
+    bool any = pulse_step(self, wake_ns);
+    lookout_step(self, wake_ns);
+    if (self->stage != STAGE_RUN)
+        return any;
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        master_rank *rank = &self->ranks[i];
+        if (!rank->setup_due || rank->state != RANK_READY)
+            continue;
+        rank->setup_due = !send_setup(self, i);
+        any |= !rank->setup_due;
+        if (rank->setup_due)
+            master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
+        rank->hungry = self->any_hungry = true;
+    }
+    return any;
+}

@@ -1,0 +1,260 @@
+/* What became of attempts.
+ *
+ *     REPORT  prepared ──▶ COMMIT ──▶ applied: it counts, its output is told or published
+ *             failed   ──▶ FAIL ────▶ applied: again elsewhere, or the job fails
+ *             not its own fault ───▶ again, RETURNS_MAX times at most
+ *
+ * Only the attempt that was given out last, from the rank that it was given to, is listened to. */
+#include "scheduler/master_self.h"
+
+#include "runtime/diag.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FILE_WORDS_BYTES 512u
+
+/* ---- Prepared ---------------------------------------------------------------------------------- */
+
+static void learn_time(master_phase *in, const trm_report *report)
+{
+    uint64_t ms = report->ended_ms > report->started_ms ? report->ended_ms - report->started_ms : 0;
+    uint32_t us = ms == 0 ? TASK_US_MIN : ms < 1000000 ? (uint32_t)ms * 1000 : 1000000000u;
+    in->task_us = in->task_us ? (uint32_t)((in->task_us * 7ull + us) / 8) : us;
+    if (in->task_us < TASK_US_MIN)
+        in->task_us = TASK_US_MIN;
+}
+
+static void prepared(trm_master *self, uint32_t from, const trm_report *report)
+{
+    soft_task *task = &self->phase[report->phase].task[report->task];
+    master_task_unlink(self, report->phase, report->task);
+    task->state = SOFT_PREPARED;
+    trm_commit commit = {.phase = report->phase,
+                         .task = report->task,
+                         .attempt = report->attempt,
+                         .rank = from,
+                         .output_bytes = report->output_bytes,
+                         .output_records = report->output_records,
+                         .output_crc = report->output_crc,
+                         .counters = report->counters};
+    master_commit_add(self, &commit);
+}
+
+void master_committed(trm_master *self, const trm_commit *commit, bool accepted)
+{
+    if (commit->task >= self->phase[commit->phase].tasks)
+        return;
+    soft_task *task = &self->phase[commit->phase].task[commit->task];
+    const trm_table_phase *known = &self->job->phase[commit->phase];
+    if (task->state == SOFT_PREPARED)
+        task->state = SOFT_IDLE;
+    if (!accepted) {
+        if (known->task[commit->task].state == TRM_TASK_PENDING && task->state == SOFT_IDLE)
+            master_task_queue(self, commit->phase, commit->task, true);
+        return;
+    }
+    if (known->part)
+        master_publish_add(self, commit->task);
+    else
+        master_output_committed(self, commit->task, commit->rank);
+    if (commit->phase == TRM_PHASE_MAP && master_maps_are_live(self))
+        self->all_hungry = true; /* for reduces */
+}
+
+/* ---- Failed --------------------------------------------------------------------------------------- */
+
+/* Whether a failure says something about the task, or about where it ran. Of a reduce that has
+ * lost an input that input is made again; a rank without room or executors has not begun it. */
+static bool counts(const trm_report *report)
+{
+    if (report->status == TRM_EPEER || report->status == TRM_AGAIN || report->status == TRM_EFENCED)
+        return false;
+    return !(report->status == TRM_ELOST && report->phase == TRM_PHASE_REDUCE);
+}
+
+/* A rank on which one task after the other fails is not to blame the tasks for. */
+static void strike(trm_master *self, uint32_t from, uint32_t task)
+{
+    master_rank *rank = &self->ranks[from];
+    if (rank->struck_task == task)
+        return;
+    rank->struck_task = task;
+    if (++rank->strikes >= STRIKES_MAX)
+        master_rank_aside(self, from, "one task after the other fails there");
+}
+
+static void propose_fail(trm_master *self, uint32_t from, const trm_report *report)
+{
+    master_failure *failure = malloc(sizeof *failure + report->text_len + 1);
+    if (!failure) {
+        master_task_return(self, report->phase, report->task, "there was no memory to say why");
+        return;
+    }
+    failure->fail = (trm_fail){.epoch = self->epoch,
+                               .phase = report->phase,
+                               .task = report->task,
+                               .attempt = report->attempt,
+                               .rank = from,
+                               .status = report->status};
+    memcpy(failure->text, report->text, report->text_len);
+    failure->text[report->text_len] = '\0';
+    failure->next = self->failures;
+    self->failures = failure;
+    master_task_unlink(self, report->phase, report->task);
+    self->phase[report->phase].task[report->task].state = SOFT_FAILING;
+    trm_fail_encode(&failure->fail, master_command_begin(self, TRM_COMMAND_FAIL));
+    master_command_enqueue(self);
+    trm_debug("%s task %u, attempt %u, failed on rank %u: %s",
+              report->phase == TRM_PHASE_REDUCE ? "reduce" : "map", report->task, report->attempt, from,
+              failure->text);
+}
+
+static void refused(trm_master *self, uint32_t from, const trm_report *report)
+{
+    master_rank *rank = &self->ranks[from];
+    char why[256];
+    snprintf(why, sizeof why, "%.*s", (int)(report->text_len < 200 ? report->text_len : 200),
+             report->text_len ? report->text : "it was refused");
+    if (report->status == TRM_EPEER) {
+        bool again = self->now_ns >= rank->pause_ns;
+        rank->pause_ns = self->now_ns + RANK_PAUSE_MS * MS;
+        rank->refusals += again;
+    }
+    master_task_return(self, report->phase, report->task, why);
+    if (rank->refusals >= REFUSALS_MAX)
+        master_rank_unfit(self, from, TRM_ELAUNCH, why);
+}
+
+static void failed(trm_master *self, uint32_t from, const trm_report *report)
+{
+    if (!counts(report)) {
+        refused(self, from, report);
+        return;
+    }
+    strike(self, from, report->task);
+    if (self->stage == STAGE_RUN)
+        propose_fail(self, from, report);
+}
+
+/* What a map task reads, for a person: "'FILE' from byte N on", or "". */
+static void describe_input(const trm_master *self, const trm_fail *fail, char *out, size_t out_bytes)
+{
+    trm_piece piece;
+    const trm_plan *plan = &self->config.submission->plan;
+    out[0] = '\0';
+    if (fail->phase != TRM_PHASE_MAP || fail->task >= plan->tasks ||
+        !trm_plan_pieces(plan, fail->task, 0, &piece, 1))
+        return;
+    snprintf(out, out_bytes, " ('%.400s' from byte %llu)", piece.file->path,
+             (unsigned long long)piece.offset);
+}
+
+static void fail_job(trm_master *self, const master_failure *failure, unsigned failures)
+{
+    char input[FILE_WORDS_BYTES];
+    const trm_fail *fail = &failure->fail;
+    const master_rank *rank = &self->ranks[fail->rank];
+    describe_input(self, fail, input, sizeof input);
+    master_job_fail(self, (trm_status)fail->status,
+                    "%s task %u%s failed %u times, the last time on rank %u (%s): %s",
+                    fail->phase == TRM_PHASE_REDUCE ? "reduce" : "map", fail->task, input, failures,
+                    fail->rank, rank->host_name ? rank->host_name : "?",
+                    failure->text[0] ? failure->text : trm_status_name((trm_status)fail->status));
+}
+
+static master_failure *take_failure(trm_master *self, const trm_fail *fail)
+{
+    for (master_failure **at = &self->failures; *at; at = &(*at)->next) {
+        master_failure *found = *at;
+        if (found->fail.phase != fail->phase || found->fail.task != fail->task ||
+            found->fail.attempt != fail->attempt)
+            continue;
+        *at = found->next;
+        return found;
+    }
+    return NULL;
+}
+
+void master_failed(trm_master *self, const trm_fail *fail, bool accepted)
+{
+    master_failure *failure = take_failure(self, fail);
+    if (!failure || self->stage != STAGE_RUN) {
+        free(failure);
+        return;
+    }
+    const trm_table_task *known = &self->job->phase[fail->phase].task[fail->task];
+    soft_task *task = &self->phase[fail->phase].task[fail->task];
+    task->state = SOFT_IDLE;
+    if (accepted && known->failures >= self->spec->attempts_max) {
+        fail_job(self, failure, known->failures);
+    } else if (known->state == TRM_TASK_PENDING) {
+        task->rank = fail->rank;
+        master_task_queue(self, fail->phase, fail->task, false);
+    }
+    free(failure);
+}
+
+void master_failures_close(trm_master *self)
+{
+    while (self->failures) {
+        master_failure *next = self->failures->next;
+        free(self->failures);
+        self->failures = next;
+    }
+}
+
+/* ---- REPORT ----------------------------------------------------------------------------------------- */
+
+static bool is_expected(const trm_master *self, uint32_t from, const trm_report *report)
+{
+    const master_phase *in = &self->phase[report->phase];
+    if (report->task >= in->tasks)
+        return false;
+    const soft_task *task = &in->task[report->task];
+    return task->state == SOFT_RUNNING && task->rank == from && task->attempts == report->attempt + 1;
+}
+
+static void take_report(trm_master *self, uint32_t from, trm_report *report)
+{
+    master_rank *rank = &self->ranks[from];
+    if (report->phase == TRM_PHASE_SAMPLE) {
+        report->task = master_sample_of_task(self, report->task);
+        if (report->task == NO_TASK) {
+            self->dropped++;
+            return;
+        }
+    }
+    if (!is_expected(self, from, report)) {
+        self->dropped++; /* of an attempt that was given to another meanwhile */
+        return;
+    }
+    if (report->status == TRM_OK) {
+        rank->strikes = rank->refusals = 0;
+        rank->struck_task = NO_RANK;
+        learn_time(&self->phase[report->phase], report);
+    }
+    if (report->phase == TRM_PHASE_SAMPLE)
+        master_sample_report(self, from, report);
+    else if (report->status == TRM_OK)
+        prepared(self, from, report);
+    else
+        failed(self, from, report);
+}
+
+void master_reports(trm_master *self, uint32_t from, trm_reader *body)
+{
+    master_rank *rank = &self->ranks[from];
+    rank->idle_pulses = rank->stuck_pulses = 0;
+    rank->hungry = self->any_hungry = true;
+    while (trm_reader_left(body) && self->stage == STAGE_RUN) {
+        trm_report report;
+        trm_report_decode(&report, body);
+        if (!trm_reader_ok(body)) {
+            self->dropped++;
+            return;
+        }
+        take_report(self, from, &report);
+    }
+}

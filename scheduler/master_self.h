@@ -1,0 +1,281 @@
+/* The inside of the master, by theme:
+ *
+ *   master.c          its life: begin, frames in, a step
+ *   master_log.c      commands out, committed commands in
+ *   master_ranks.c    the ranks: HELLO, SETUP, PULSE; given up, set aside
+ *   master_tasks.c    which task where: queues, ORDER
+ *   master_reports.c  what became of attempts: COMMIT, FAIL
+ *   master_outputs.c  where map outputs are: OUTPUTS, LOST, ADOPT, HELD
+ *   master_sample.c   cut points of a range partitioned job
+ *   master_publish.c  parts into place, the manifest
+ *   master_end.c      FINISH, END, BYE
+ */
+#ifndef TRM_SCHEDULER_MASTER_SELF_H
+#define TRM_SCHEDULER_MASTER_SELF_H
+
+#include "runtime/clock.h"
+#include "runtime/json.h"
+#include "scheduler/master.h"
+#include "scheduler/task_list.h"
+
+#define MS TRM_NS_PER_MS
+#define NO_RANK UINT32_MAX
+
+/* Time. */
+#define RANK_SILENT_MS 10000u  /* without any frame a rank is given up */
+#define RANK_BEGIN_MS 30000u   /* … for its first HELLO */
+#define RANK_PAUSE_MS 100u     /* a rank that refused an order gets no other for so long */
+#define MASTER_PAUSED_MS 1000u /* the loop did not turn for so long: silence proves nothing */
+#define IDLE_PULSES_MAX 25u    /* a rank that is idle for so long has lost what it was given */
+#define STUCK_PULSES_MAX 50u   /* … that only waits for so long has missed where outputs are */
+#define ADOPT_SILENT_MS 60000u /* nothing of a store that is being taken over */
+#define SEND_AGAIN_MS 1u       /* a queue to a rank is full */
+#define PUBLISH_MS 50u         /* parts wait for others so long, so that they share a sync */
+#define FLUSH_MS 5000u         /* an interrupted job waits so long for its log */
+#define BYE_MS 10000u          /* … a job that is over for its workers */
+#define END_AGAIN_MS 1000u     /* END is said again */
+
+/* Work. */
+#define AHEAD_US 50000u        /* of work that a rank has in hand for each executor */
+#define TASK_US_MIN 50u        /* what a task counts for that took less than the clock shows */
+#define AHEAD_TASKS_MAX 512u   /* an executor */
+#define ORDERS_FRAME_MAX 2048u /* orders in one frame */
+#define LOOK_AHEAD_MAX 8u      /* tasks looked at for one that may run here */
+#define COMMIT_BYTES 65536u    /* a COMMIT of this size does not wait for the one before */
+#define COMMIT_ITEMS_MAX 8192u
+#define BACKLOG_BYTES_MAX (4u << 20) /* of commands that the log has not taken: then no new orders */
+#define OUTPUTS_FRAME_MAX 4096u
+#define REFS_MAX 4096u /* of a LOST or an ADOPT */
+#define PUBLISH_BATCH_MAX 256u
+#define SAMPLE_TASKS_MAX 64u
+#define PUBLISHED_ITEMS_MAX 8192u
+
+/* Patience. */
+#define RETURNS_MAX 100u /* of one task, that do not count as attempts; then the job fails */
+#define STRIKES_MAX 8u   /* tasks in a row that fail on a rank; then it is set aside */
+#define REFUSALS_MAX 50u /* pauses in a row of a rank that does not take orders */
+
+typedef enum rank_state {
+    RANK_ABSENT = 0, /* has not said HELLO */
+    RANK_READY,
+    RANK_UNFIT, /* its crew cannot work */
+    RANK_LOST,  /* silent */
+    RANK_GONE   /* said BYE */
+} rank_state;
+
+typedef struct master_rank {
+    uint8_t state;
+    bool aside; /* it gets no orders: its executors keep failing */
+    bool setup_due, end_due, hungry;
+    uint32_t executors;
+    uint32_t host; /* number; NO_RANK: unknown */
+    uint64_t pid;
+    uint64_t heard_ns, pause_ns;
+    task_list running[TRM_PHASES];
+    task_list home;    /* reduces that wait, at home here */
+    size_t outputs_at; /* how far OUTPUTS has told */
+    uint32_t strikes, struck_task, refusals, idle_pulses, stuck_pulses;
+    trm_pulse pulse;
+    trm_status unfit;
+    char *text; /* why it is unfit */
+    char *host_name, *run_store;
+} master_rank;
+
+typedef struct master_phase {
+    soft_task *task; /* sampling has its own, fewer ones */
+    uint32_t tasks;
+    task_list queue;  /* to be given to whoever asks */
+    uint32_t waiting; /* SOFT_QUEUED, those at home included */
+    uint32_t running; /* SOFT_RUNNING */
+    uint32_t task_us; /* about what a task takes */
+} master_phase;
+
+/* A store whose runs are being taken over. */
+typedef struct master_store {
+    struct master_store *next;
+    uint64_t epoch;   /* of its member */
+    uint32_t rank;    /* … */
+    uint32_t adopter; /* NO_RANK: nobody yet */
+    bool sent;
+    uint64_t heard_ns;
+    task_list tasks; /* SOFT_ADOPTING */
+    char host[TRM_HOST_NAME_BYTES];
+    char path[TRM_STORE_PATH_BYTES];
+} master_store;
+
+/* A failure whose FAIL is proposed. */
+typedef struct master_failure {
+    struct master_failure *next;
+    trm_fail fail;
+    char text[]; /* the worker's words */
+} master_failure;
+
+/* A command that the log has not taken yet. */
+typedef struct master_command {
+    struct master_command *next;
+    bool is_commit;
+    size_t len;
+    uint8_t bytes[];
+} master_command;
+
+typedef enum master_stage {
+    STAGE_BEGIN = 0, /* EPOCH and SUBMIT are on their way through the log */
+    STAGE_RUN,
+    STAGE_FLUSH, /* FINISH is, or (interrupted) whatever was proposed */
+    STAGE_END,   /* END is said, BYEs come */
+    STAGE_ENDED
+} master_stage;
+
+struct trm_master {
+    trm_master_config config;
+    const trm_spec *spec;
+    trm_fs *fs;
+    trm_replog *log;
+    uint64_t epoch, term;
+    uint32_t own_rank;
+    uint64_t now_ns, wall_ms, begun_ns, step_ns, pulse_ns;
+    master_stage stage;
+    bool failed; /* the log cannot be followed any more … */
+    trm_status fatal_status;
+    trm_err fatal; /* … and why */
+
+    trm_table table;
+    trm_table_job *job; /* of the table; NULL in STAGE_BEGIN */
+    bool submitted;
+
+    /* Commands out. */
+    master_command *commands, **commands_last;
+    size_t backlog_bytes;
+    uint64_t commit_index; /* of the last COMMIT that the log took; 0: none is undecided */
+    bool log_full;         /* said */
+    trm_writer commit;     /* being gathered */
+    uint32_t commit_items, commit_previous;
+    trm_writer scratch; /* one command being composed */
+
+    /* Ranks. */
+    master_rank *ranks;
+    uint32_t ready;     /* RANK_READY */
+    uint32_t executors; /* of those that get orders */
+    uint32_t hosts;
+    bool all_hungry, any_hungry; /* somebody may be given more */
+    uint64_t lookout_ns;         /* when silence is looked for next */
+
+    /* Tasks. */
+    master_phase phase[TRM_PHASES];
+    uint32_t *picked; /* ORDERS_FRAME_MAX */
+    master_failure *failures;
+
+    /* Outputs. */
+    uint32_t *outputs; /* map tasks whose place is to be told, in order */
+    size_t outputs_count, outputs_room;
+    master_store *stores;
+    bool outputs_missed; /* no memory to tell something */
+
+    /* Sampling. */
+    trm_writer samples; /* blobs */
+    uint32_t sampled;   /* tasks that are through */
+    bool cuts_made, cuts_told;
+
+    /* Publishing. */
+    uint32_t *parts; /* committed, to be put into place */
+    uint32_t parts_at, parts_count, parts_room;
+    uint64_t publish_ns;
+    bool manifest_made;
+
+    /* The end. */
+    bool interrupted;
+    trm_end end;
+    uint64_t end_ns, end_again_ns;
+
+    trm_writer frame; /* being composed */
+    uint64_t dropped;
+};
+
+/* ---- master_log.c ---- */
+/* Begins a command in self->scratch; enqueue sends it to the log, as soon as that takes it. */
+trm_writer *master_command_begin(trm_master *self, trm_command_type type);
+void master_command_enqueue(trm_master *self);
+/* Adds to the COMMIT that is being gathered. */
+void master_commit_add(trm_master *self, const trm_commit *commit);
+/* Proposes what is to be proposed; whether anything was. */
+bool master_log_flush(trm_master *self, uint64_t *wake_ns);
+/* Applies what is committed; whether anything was. */
+bool master_log_apply(trm_master *self);
+/* Nothing is undecided. */
+bool master_log_quiet(const trm_master *self);
+/* The job cannot go on, though it may be resumed: says so and ends. */
+void master_give_up(trm_master *self, trm_status status, const char *why);
+
+/* ---- master_ranks.c ---- */
+void master_hello(trm_master *self, uint32_t from, trm_reader *body);
+void master_pulse(trm_master *self, uint32_t from, trm_reader *body);
+void master_bye(trm_master *self, uint32_t from);
+bool master_ranks_step(trm_master *self, uint64_t *wake_ns);
+void master_rank_back(trm_master *self, uint32_t rank);
+void master_rank_aside(trm_master *self, uint32_t rank, const char *why);
+void master_rank_unfit(trm_master *self, uint32_t rank, trm_status status, const char *why);
+bool master_rank_works(const master_rank *rank); /* it can be given orders */
+void master_frame_begin(trm_master *self, trm_wire_type type);
+trm_status master_frame_send(trm_master *self, uint32_t to);
+
+/* ---- master_tasks.c ---- */
+trm_status master_tasks_init(trm_master *self, trm_err *err);
+void master_tasks_close(trm_master *self);
+void master_task_queue(trm_master *self, unsigned phase, uint32_t task, bool first);
+/* Takes a task off whichever list it is in. */
+void master_task_unlink(trm_master *self, unsigned phase, uint32_t task);
+/* Comes back from a rank for a reason that does not count; RETURNS_MAX bounds it. */
+void master_task_return(trm_master *self, unsigned phase, uint32_t task, const char *why);
+/* All tasks that were given to this rank, and those at home there. */
+void master_tasks_take_back(trm_master *self, uint32_t rank, const char *why);
+void master_homes_leave(trm_master *self, uint32_t rank);
+bool master_tasks_step(trm_master *self, uint64_t *wake_ns);
+bool master_maps_are_live(const trm_master *self);
+
+/* ---- master_reports.c ---- */
+void master_reports(trm_master *self, uint32_t from, trm_reader *body);
+void master_committed(trm_master *self, const trm_commit *commit, bool accepted);
+void master_failed(trm_master *self, const trm_fail *fail, bool accepted);
+void master_failures_close(trm_master *self);
+
+/* ---- master_outputs.c ---- */
+trm_status master_outputs_begin(trm_master *self, trm_err *err);
+void master_outputs_close(trm_master *self);
+bool master_outputs_step(trm_master *self, uint64_t *wake_ns);
+void master_output_tell(trm_master *self, uint32_t task); /* where it is now, to all */
+void master_output_committed(trm_master *self, uint32_t task, uint32_t rank);
+void master_outputs_of_lost_rank(trm_master *self, uint32_t rank);
+void master_lost(trm_master *self, uint32_t from, trm_reader *body);
+void master_held(trm_master *self, uint32_t from, trm_reader *body);
+void master_lost_applied(trm_master *self, const trm_output_ref *ref, bool accepted);
+void master_adopted_applied(trm_master *self, uint32_t rank, const trm_output_ref *ref, bool accepted);
+bool master_maps_are_needed(const trm_master *self);
+
+/* ---- master_sample.c ---- */
+bool master_wants_cuts(const trm_master *self);
+void master_sample_report(trm_master *self, uint32_t from, const trm_report *report);
+uint32_t master_sample_task(const trm_master *self, uint32_t sample);  /* the map task whose keys it takes */
+uint32_t master_sample_of_task(const trm_master *self, uint32_t task); /* NO_TASK: none */
+trm_status master_sample_begin(trm_master *self, trm_err *err);
+void master_sample_step(trm_master *self);
+
+/* ---- master_publish.c ---- */
+void master_publish_add(trm_master *self, uint32_t task);
+bool master_publish_step(trm_master *self, uint64_t *wake_ns);
+void master_published(trm_master *self, uint32_t task, bool accepted);
+void master_put_counters(const trm_master *self, trm_json *json);
+
+/* ---- master_end.c ---- */
+/* The job fails, with this exit code and these words. */
+void master_job_fail(trm_master *self, trm_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void master_job_finish(trm_master *self, trm_job_state state, uint32_t exit_code, const char *text);
+bool master_end_step(trm_master *self, uint64_t *wake_ns);
+
+static inline void master_wake(uint64_t *wake_ns, uint64_t at_ns)
+{
+    if (at_ns < *wake_ns)
+        *wake_ns = at_ns;
+}
+
+#endif

@@ -1,0 +1,528 @@
+/* The real master and the real job table, with simulated workers, over a network in memory and a
+ * log in memory: whole jobs in virtual time, through failing tasks, lost outputs, ranks that die,
+ * a log that is full, interruptions, and launches that die and are started again.
+ *
+ *   master_sim [SEED [HISTORIES]]    runs HISTORIES from SEED on; a failing one prints the
+ *                                    command that replays it
+ *   master_sim --bench [TASKS]       what a task costs the master
+ *
+ * What is checked, by a second job table that is given what the log has taken:
+ *   a task is committed once, until its output is lost; a committed part is never ordered again;
+ *   a part is in place only if it is committed; _SUCCESS is there only when all parts are, whole;
+ *   counters are those of every task once; every job ends. */
+#include "jobs/names.h"
+#include "runtime/clock.h"
+#include "runtime/diag.h"
+#include "scheduler/master.h"
+#include "tests/support/fs_mem.h"
+#include "tests/support/replog_mem.h"
+#include "tests/support/sim_worker.h"
+#include "tests/support/transport_mem.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HISTORIES 400u
+#define RANKS_MAX 8u
+#define HOSTS_MAX 3u
+#define LAUNCHES_MAX 12u
+#define STEPS_MAX 400000u
+#define OUT "/out"
+#define STATE "/out/.trireme"
+
+typedef struct history {
+    uint64_t seed;
+    trm_draw draw;
+    trm_spec spec;
+    trm_traits traits;
+    trm_submission submission;
+    sim_habits habits;
+    trm_fs *fs;
+    trm_log_disk *disk;
+    sim_runs runs;
+    uint64_t now_ns;
+    unsigned launch;
+    bool must_fail; /* a task is poisoned */
+
+    /* This launch. */
+    uint32_t ranks, hosts;
+    bool alive[RANKS_MAX];
+    char host[RANKS_MAX][64], store[RANKS_MAX][64];
+    sim_worker *workers[RANKS_MAX];
+    trm_transport_net *net;
+    trm_replog *log;
+    trm_master *master;
+    uint64_t kill_ns[RANKS_MAX]; /* 0: never */
+    uint64_t crash_ns, interrupt_ns, full_ns, room_ns, lose_ns;
+    bool interrupted;
+
+    /* The second table. */
+    trm_table table;
+    size_t applied;
+    uint64_t steps, orders, commits, losses, kills, crashes, launches;
+} history;
+
+static void fail(const history *self, const char *what, uint64_t number)
+{
+    fprintf(stderr, "master_sim: %s (%" PRIu64 "), launch %u, at %" PRIu64 " ms\n", what, number,
+            self->launch, (uint64_t)(self->now_ns / TRM_NS_PER_MS));
+    fprintf(stderr, "replay with: tests/simulation/master_sim %" PRIu64 " 1\n", self->seed);
+    exit(1);
+}
+
+static uint64_t below(history *self, uint64_t bound)
+{
+    return trm_draw_below(&self->draw, bound);
+}
+
+static bool often(history *self, unsigned permille)
+{
+    return trm_draw_often(&self->draw, permille);
+}
+
+/* ---- What the log says ------------------------------------------------------------------------ */
+
+static void on_commit(void *context, uint32_t job, const trm_commit *commit, bool accepted)
+{
+    history *self = context;
+    self->commits += accepted;
+    if (!accepted)
+        fail(self, "a commit was refused", commit->task);
+}
+
+static void on_lost(void *context, uint32_t job, const trm_output_ref *ref, bool accepted)
+{
+    history *self = context;
+    self->losses += accepted;
+}
+
+static void follow_log(history *self)
+{
+    const uint8_t *bytes;
+    size_t len;
+    trm_err err;
+    trm_table_watch watch = {.committed = on_commit, .lost = on_lost, .context = self};
+    for (; trm_log_disk_command(self->disk, self->applied, &bytes, &len); self->applied++)
+        if (trm_table_apply(&self->table, bytes, len, &watch, &err) != TRM_OK)
+            fail(self, err.text, self->applied);
+}
+
+static const trm_table_job *job_of(const history *self)
+{
+    return self->table.jobs_count ? self->table.jobs[0] : NULL;
+}
+
+/* ---- What is on the disk ------------------------------------------------------------------------ */
+
+static bool file_is_there(history *self, const char *path, uint64_t *bytes)
+{
+    trm_file *file;
+    if (self->fs->ops->open(self->fs, path, TRM_FS_READ, &file, NULL) != TRM_OK)
+        return false;
+    if (self->fs->ops->size(file, bytes, NULL) != TRM_OK)
+        *bytes = UINT64_MAX;
+    self->fs->ops->close(file);
+    return true;
+}
+
+static void check_output(history *self)
+{
+    char path[256];
+    uint64_t bytes;
+    const trm_table_job *job = job_of(self);
+    const trm_table_phase *parts = job ? &job->phase[trm_table_output_phase(job)] : NULL;
+    bool success = file_is_there(self, OUT "/" TRM_SUCCESS_NAME, &bytes);
+    if (success && (!job || parts->published != parts->tasks))
+        fail(self, "_SUCCESS is there before all parts are published", job ? parts->published : 0);
+    uint32_t tasks = parts ? parts->tasks : self->submission.plan.tasks;
+    for (uint32_t i = 0; i < tasks; i++) {
+        trm_part_name(OUT, i, false, path, sizeof path);
+        bool there = file_is_there(self, path, &bytes);
+        if (there && (!parts || parts->task[i].state == TRM_TASK_PENDING))
+            fail(self, "a part is in place that is not committed", i);
+        if (there && bytes != sim_part_bytes(i))
+            fail(self, "a part has not its length", i);
+        if (success && !there && sim_part_bytes(i))
+            fail(self, "_SUCCESS is there and a part is not", i);
+    }
+}
+
+static void check_counters(history *self)
+{
+    trm_counters expected = {{0}}, one;
+    const trm_table_job *job = job_of(self);
+    for (uint8_t phase = TRM_PHASE_MAP; phase < TRM_PHASES; phase++) {
+        for (uint32_t i = 0; i < job->phase[phase].tasks; i++) {
+            sim_task_counters(phase, i, &one);
+            trm_counters_add(&expected, &one);
+        }
+    }
+    for (unsigned i = 0; i < TRM_COUNTER_COUNT; i++)
+        if (expected.value[i] != job->counters.value[i])
+            fail(self, "a counter is wrong", i);
+}
+
+/* ---- Workers ---------------------------------------------------------------------------------------- */
+
+static void on_order(void *context, uint32_t rank, const trm_order *order)
+{
+    history *self = context;
+    const trm_table_job *job = job_of(self);
+    self->orders++;
+    if (!job || order->phase == TRM_PHASE_SAMPLE)
+        return;
+    const trm_table_task *task = &job->phase[order->phase].task[order->task];
+    bool part = job->phase[order->phase].part != NULL;
+    /* By the log as it was when the order was made it was not committed; if it is now, then by
+     * another attempt, and that order is from before. */
+    if (part && task->state != TRM_TASK_PENDING && task->epoch < self->table.epoch)
+        fail(self, "a part that an earlier launch has committed is ordered", order->task);
+}
+
+static bool is_readable(void *context, uint32_t reader, const trm_output_at *at)
+{
+    history *self = context;
+    const char *store = self->store[at->rank];
+    if (!sim_runs_find(&self->runs, store, self->table.epoch, at->task, at->attempt))
+        return false;
+    return self->alive[at->rank] || strcmp(self->host[reader], self->host[at->rank]) == 0;
+}
+
+static trm_status outbox_send(void *context, uint32_t to, const void *frame, size_t len)
+{
+    history *self = context;
+    trm_transport *transport = trm_transport_net_rank(self->net, 0);
+    return transport->ops->send(transport, to, frame, len);
+}
+
+/* ---- A launch ------------------------------------------------------------------------------------------ */
+
+static void make_workers(history *self)
+{
+    for (uint32_t i = 0; i < self->ranks; i++) {
+        snprintf(self->host[i], sizeof self->host[i], "host%u", (unsigned)(i % self->hosts));
+        snprintf(self->store[i], sizeof self->store[i], "/scratch/%u/%u", self->launch, i);
+        sim_worker_config config = {
+            .spec = &self->spec,
+            .traits = &self->traits,
+            .habits = &self->habits,
+            .fs = self->fs,
+            .transport = trm_transport_net_rank(self->net, i),
+            .runs = &self->runs,
+            .host = self->host[i],
+            .store = self->store[i],
+            .executors = 1 + (uint32_t)below(self, 3),
+            .hello_status = i && often(self, 50) ? TRM_ELAUNCH : TRM_OK,
+            .hello_ns = self->now_ns + below(self, 100 * TRM_NS_PER_MS),
+            .seed = trm_draw_next(&self->draw),
+            .is_readable = is_readable,
+            .ordered = on_order,
+            .context = self,
+        };
+        self->workers[i] = sim_worker_create(&config);
+        self->alive[i] = true;
+        self->kill_ns[i] = i && often(self, 250) ? self->now_ns + below(self, 5000) * TRM_NS_PER_MS : 0;
+    }
+}
+
+static void draw_troubles(history *self)
+{
+    uint64_t at = self->now_ns;
+    bool last = self->launch + 1 >= LAUNCHES_MAX / 2;
+    self->crash_ns = !last && often(self, 350) ? at + below(self, 6000) * TRM_NS_PER_MS : 0;
+    self->interrupt_ns = !last && often(self, 150) ? at + below(self, 6000) * TRM_NS_PER_MS : 0;
+    self->full_ns = often(self, 150) ? at + 1 + below(self, 3000) * TRM_NS_PER_MS : 0;
+    self->room_ns = self->full_ns + (1 + below(self, 3000)) * TRM_NS_PER_MS;
+    self->lose_ns = often(self, 300) ? at + below(self, 5000) * TRM_NS_PER_MS : 0;
+    self->interrupted = false;
+}
+
+static void begin_launch(history *self)
+{
+    self->launches++;
+    self->ranks = 1 + (uint32_t)below(self, RANKS_MAX);
+    self->hosts = 1 + (uint32_t)below(self, HOSTS_MAX);
+    trm_transport_net_options options = {.ranks = self->ranks,
+                                         .seed = trm_draw_next(&self->draw),
+                                         .delay_max_ns = below(self, 3) * TRM_NS_PER_MS,
+                                         .queue_bytes_max = often(self, 100) ? 300 : 0};
+    self->net = trm_transport_net_create(&options);
+    trm_transport_net_set_now(self->net, self->now_ns);
+    make_workers(self);
+    draw_troubles(self);
+    trm_log_disk_set_full(self->disk, false);
+    self->log = trm_replog_mem_open(self->disk, trm_draw_next(&self->draw), 10000, 5 * TRM_NS_PER_MS,
+                                    often(self, 500) ? 20 : 0);
+    trm_master_config config = {.spec = &self->spec,
+                                .submission = &self->submission,
+                                .fs = self->fs,
+                                .log = self->log,
+                                .outbox = {outbox_send, self},
+                                .ranks = self->ranks,
+                                .seed = self->seed,
+                                .wall_ms = self->now_ns / TRM_NS_PER_MS};
+    trm_err err;
+    if (trm_master_create(&self->master, &config, &err) != TRM_OK)
+        fail(self, err.text, 0);
+}
+
+/* As a process dies: nothing is said to anybody. */
+static void end_launch(history *self, bool crash)
+{
+    trm_master_destroy(self->master);
+    if (crash)
+        trm_replog_mem_crash(self->log);
+    else
+        trm_replog_close(self->log);
+    for (uint32_t i = 0; i < self->ranks; i++)
+        sim_worker_destroy(self->workers[i]);
+    trm_transport_net_destroy(self->net);
+    if (crash && often(self, 500))
+        trm_fs_mem_crash(self->fs);
+    self->crashes += crash;
+    self->launch++;
+    follow_log(self);
+    check_output(self);
+}
+
+static void kill_rank(history *self, uint32_t rank)
+{
+    self->alive[rank] = false;
+    self->kill_ns[rank] = 0;
+    self->kills++;
+    trm_transport_net_kill(self->net, rank);
+    for (size_t i = 0; i < self->runs.count && often(self, 500); i++) /* its disk, too */
+        if (strcmp(self->runs.run[i].store, self->store[rank]) == 0)
+            self->runs.run[i].gone = true;
+}
+
+static void lose_some(history *self)
+{
+    self->lose_ns = 0;
+    for (size_t i = 0; i < self->runs.count; i++)
+        if (often(self, 200))
+            self->runs.run[i].gone = true;
+}
+
+static void receive_rank0(history *self)
+{
+    trm_transport *transport = trm_transport_net_rank(self->net, 0);
+    const uint8_t *bytes;
+    uint32_t from;
+    size_t len;
+    while (transport->ops->receive(transport, &from, &bytes, &len) == TRM_OK) {
+        trm_wire_header header;
+        trm_reader body;
+        if (trm_wire_open(bytes, len, &header, &body) != TRM_OK)
+            fail(self, "a frame that does not open", from);
+        bool for_master = header.type == TRM_WIRE_HELLO || header.type == TRM_WIRE_REPORT ||
+                          header.type == TRM_WIRE_LOST || header.type == TRM_WIRE_BYE ||
+                          header.type == TRM_WIRE_HELD || header.type == TRM_WIRE_PULSE;
+        if (for_master)
+            trm_master_receive(self->master, from, &header, &body, self->now_ns);
+        else
+            sim_worker_frame(self->workers[0], bytes, len);
+    }
+}
+
+static void do_troubles(history *self, uint64_t *wake_ns)
+{
+    uint64_t *due[] = {&self->interrupt_ns, &self->full_ns, &self->room_ns, &self->lose_ns};
+    if (self->interrupt_ns && self->now_ns >= self->interrupt_ns) {
+        trm_master_interrupt(self->master, "a person said so");
+        self->interrupted = true;
+        self->interrupt_ns = 0;
+    }
+    if (self->full_ns && self->now_ns >= self->full_ns) {
+        trm_log_disk_set_full(self->disk, true);
+        self->full_ns = 0;
+    }
+    if (self->room_ns && self->now_ns >= self->room_ns) {
+        trm_log_disk_set_full(self->disk, false);
+        self->room_ns = 0;
+    }
+    if (self->lose_ns && self->now_ns >= self->lose_ns)
+        lose_some(self);
+    for (uint32_t i = 0; i < self->ranks; i++) {
+        if (self->kill_ns[i] && self->now_ns >= self->kill_ns[i])
+            kill_rank(self, i);
+        if (self->kill_ns[i] && self->kill_ns[i] < *wake_ns)
+            *wake_ns = self->kill_ns[i];
+    }
+    for (unsigned i = 0; i < 4; i++)
+        if (*due[i] && *due[i] < *wake_ns)
+            *wake_ns = *due[i];
+}
+
+/* One moment: everybody has a turn. Returns when the next is. */
+static uint64_t turn(history *self)
+{
+    uint64_t wake_ns = UINT64_MAX;
+    trm_transport_net_set_now(self->net, self->now_ns);
+    do_troubles(self, &wake_ns);
+    for (uint32_t i = 0; i < self->ranks; i++)
+        trm_transport_net_rank(self->net, i)->ops->poll(trm_transport_net_rank(self->net, i));
+    receive_rank0(self);
+    bool any = trm_master_step(self->master, self->now_ns, self->now_ns / TRM_NS_PER_MS, &wake_ns);
+    for (uint32_t i = 0; i < self->ranks; i++)
+        if (self->alive[i])
+            sim_worker_step(self->workers[i], self->now_ns, &wake_ns);
+    uint64_t arrival_ns = trm_transport_net_next_ns(self->net);
+    wake_ns = arrival_ns < wake_ns ? arrival_ns : wake_ns;
+    return any || wake_ns <= self->now_ns ? self->now_ns + 1000 : wake_ns;
+}
+
+/* Runs the launch to its end; false: it died. */
+static bool run_launch(history *self, trm_end *end)
+{
+    for (unsigned steps = 0;; steps++) {
+        self->steps++;
+        if (steps == STEPS_MAX)
+            fail(self, "the job does not end", self->orders);
+        uint64_t next_ns = turn(self);
+        follow_log(self);
+        if (steps % 16 == 0)
+            check_output(self);
+        if (trm_master_ended(self->master, end))
+            return true;
+        if (self->crash_ns && next_ns >= self->crash_ns)
+            return false;
+        if (next_ns == UINT64_MAX)
+            fail(self, "nothing will happen any more", self->orders);
+        self->now_ns = next_ns;
+    }
+}
+
+/* ---- A history ---------------------------------------------------------------------------------------- */
+
+static void draw_job(history *self)
+{
+    static char out[] = OUT, state[] = STATE;
+    self->spec = (trm_spec){.output_dir = out,
+                            .state_dir = state,
+                            .attempts_max = TRM_ATTEMPTS_DEFAULT,
+                            .tasks = 1 + below(self, often(self, 100) ? 2000 : 60),
+                            .partitions = 1 + (uint32_t)below(self, 12)};
+    self->traits =
+        (trm_traits){.name = "sim", .input = TRM_INPUT_NONE, .counters_count = 1, .counters = {"attempts"}};
+    self->traits.map_only = often(self, 200);
+    self->traits.range_partitioned = !self->traits.map_only && often(self, 250);
+    self->habits = (sim_habits){.task_min_ns = below(self, 2) * 100000,
+                                .poison_task = UINT32_MAX,
+                                .empty_permille = often(self, 300) ? 500 : 0,
+                                .writes_parts = true};
+    self->habits.task_max_ns = self->habits.task_min_ns + (1 + below(self, 400)) * TRM_NS_PER_MS;
+    self->habits.fail_permille = often(self, 300) ? (unsigned)below(self, 100) : 0;
+    self->habits.refuse_permille = often(self, 200) ? (unsigned)below(self, 100) : 0;
+    if (often(self, 100)) {
+        self->habits.poison_task = (uint32_t)below(self, self->spec.tasks);
+        self->must_fail = true;
+    }
+}
+
+static void make_history(history *self, uint64_t seed)
+{
+    *self = (history){.seed = seed, .draw = trm_draw_from(seed), .now_ns = TRM_NS_PER_S};
+    trm_err err = {""};
+    draw_job(self);
+    self->fs = trm_fs_mem_create(seed);
+    self->disk = trm_log_disk_create();
+    trm_table_init(&self->table);
+    uint32_t crc;
+    trm_status status =
+        trm_submission_init(&self->submission, &self->spec, &self->traits, 4, 64u << 20, self->fs, &err);
+    if (status == TRM_OK)
+        status = trm_fs_make_dirs(self->fs, STATE "/" TRM_ATTEMPTS_NAME, 0, &err);
+    if (status == TRM_OK)
+        status = trm_plan_save(&self->submission.plan, self->fs, STATE, &crc, &err);
+    if (status != TRM_OK)
+        fail(self, err.text, 0);
+}
+
+static void end_history(history *self)
+{
+    trm_submission_close(&self->submission);
+    trm_table_close(&self->table);
+    trm_log_disk_destroy(self->disk);
+    sim_runs_close(&self->runs);
+    trm_fs_mem_destroy(self->fs);
+}
+
+/* How a launch that came to its end may have ended. Failures that are drawn may be too many for a
+ * task; the next launch counts anew. */
+static bool check_end(history *self, const trm_end *end)
+{
+    const trm_table_job *job = job_of(self);
+    if (end->exit_code == 0) {
+        if (!job || job->state != TRM_JOB_DONE || self->must_fail)
+            fail(self, "the job says that it is done", 0);
+        check_counters(self);
+        uint64_t bytes;
+        if (!file_is_there(self, OUT "/" TRM_SUCCESS_NAME, &bytes))
+            fail(self, "a job is done without _SUCCESS", 0);
+        return true;
+    }
+    if (end->exit_code == 4 && self->interrupted)
+        return false;
+    bool may_fail = self->must_fail || self->habits.fail_permille || self->habits.refuse_permille;
+    if (job && job->state == TRM_JOB_FAILED && may_fail)
+        return self->must_fail;
+    fprintf(stderr, "%s\n", end->text);
+    fail(self, "the job ended with", end->exit_code);
+    return false;
+}
+
+static void run_history(history *self, uint64_t seed)
+{
+    bool done = false;
+    make_history(self, seed);
+    while (!done) {
+        trm_end end;
+        if (self->launch == LAUNCHES_MAX) {
+            if (!self->habits.fail_permille)
+                fail(self, "so many launches, and the job is not done", self->launch);
+            break;
+        }
+        begin_launch(self);
+        bool ended = run_launch(self, &end);
+        end_launch(self, !ended);
+        done = ended && check_end(self, &end);
+        self->now_ns += TRM_NS_PER_S;
+    }
+    end_history(self);
+}
+
+/* ---- What a task costs ------------------------------------------------------------------------------- */
+
+static int master_bench(uint32_t tasks)
+{
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
+        return master_bench(argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1000000);
+    uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : HISTORIES;
+    uint64_t steps = 0, orders = 0, commits = 0, losses = 0, kills = 0, crashes = 0, launches = 0;
+    trm_diag_configure(argc > 3 ? TRM_DIAG_DEBUG : TRM_DIAG_ERROR, -1);
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        history self;
+        run_history(&self, seed);
+        steps += self.steps;
+        orders += self.orders;
+        commits += self.commits;
+        losses += self.losses;
+        kills += self.kills;
+        crashes += self.crashes;
+        launches += self.launches;
+    }
+    printf("master_sim: %" PRIu64 " histories, %" PRIu64 " launches, %" PRIu64 " steps, %" PRIu64
+           " orders, %" PRIu64 " commits, %" PRIu64 " outputs lost, %" PRIu64 " ranks and %" PRIu64
+           " launches killed\n",
+           count, launches, steps, orders, commits, losses, kills, crashes);
+    return 0;
+}

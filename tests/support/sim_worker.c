@@ -1,0 +1,490 @@
+/* See sim_worker.h. */
+#include "tests/support/sim_worker.h"
+
+#include "jobs/names.h"
+#include "runtime/clock.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOST_AGAIN_NS (15000 * TRM_NS_PER_MS)
+#define HELLO_AGAIN_NS (5000 * TRM_NS_PER_MS)
+#define NOWHERE UINT32_MAX
+#define PULSE_NS (TRM_PULSE_MS * TRM_NS_PER_MS)
+
+typedef struct running {
+    trm_order order;
+    uint64_t begin_ns, end_ns; /* end 0: idle */
+} running;
+
+struct sim_worker {
+    sim_worker_config config;
+    char host[64], store[64];
+    trm_draw draw;
+    uint64_t now_ns, hello_ns, pulse_ns, epoch, term, dropped;
+    bool hello_sent, set_up, ended;
+    trm_end end;
+    trm_setup setup;
+    trm_output_at *known; /* by map task; rank NOWHERE: not known */
+    uint64_t *lost_ns;    /* when LOST may be said again */
+    trm_order *queue;
+    size_t queue_at, queue_count, queue_room;
+    running *executor;
+    trm_writer frame, reports;
+};
+
+static void *must(void *memory)
+{
+    if (!memory)
+        abort();
+    return memory;
+}
+
+/* ---- Runs ---------------------------------------------------------------------------------- */
+
+sim_run *sim_runs_find(const sim_runs *self, const char *store, uint64_t epoch, uint32_t task,
+                       uint32_t attempt)
+{
+    for (size_t i = self->count; i-- > 0;) {
+        sim_run *run = &self->run[i];
+        if (!run->gone && run->epoch == epoch && run->task == task && run->attempt == attempt &&
+            strcmp(run->store, store) == 0)
+            return run;
+    }
+    return NULL;
+}
+
+static void runs_add(sim_runs *self, const char *store, uint64_t epoch, uint32_t task, uint32_t attempt)
+{
+    if (self->count == self->room) {
+        self->room = self->room ? self->room * 2 : 64;
+        self->run = must(realloc(self->run, self->room * sizeof *self->run));
+    }
+    sim_run run = {.epoch = epoch, .task = task, .attempt = attempt};
+    snprintf(run.store, sizeof run.store, "%s", store);
+    self->run[self->count++] = run;
+}
+
+void sim_runs_close(sim_runs *self)
+{
+    free(self->run);
+    *self = (sim_runs){0};
+}
+
+/* ---- Tasks ---------------------------------------------------------------------------------- */
+
+void sim_task_counters(uint8_t phase, uint32_t task, trm_counters *out)
+{
+    memset(out, 0, sizeof *out);
+    out->value[phase == TRM_PHASE_MAP ? TRM_COUNTER_MAP_RECORDS_IN : TRM_COUNTER_REDUCE_RECORDS_IN] =
+        task + 1;
+    out->value[TRM_COUNTER_USER] = 1;
+}
+
+uint64_t sim_part_bytes(uint32_t task)
+{
+    return task % 7 == 3 ? 0 : 10 + task % 90;
+}
+
+bool sim_map_is_empty(const sim_habits *habits, uint32_t task)
+{
+    return (task * 2654435761u >> 8) % 1000 < habits->empty_permille;
+}
+
+/* ---- Out -------------------------------------------------------------------------------------- */
+
+static trm_writer *begin(sim_worker *self, trm_wire_type type)
+{
+    trm_wire_header header = {.type = (uint8_t)type, .epoch = self->epoch, .term = self->term};
+    trm_wire_begin(&self->frame, &header);
+    return &self->frame;
+}
+
+static trm_status send(sim_worker *self)
+{
+    trm_transport *transport = self->config.transport;
+    trm_wire_seal(&self->frame);
+    return transport->ops->send(transport, 0, self->frame.data, self->frame.len);
+}
+
+static void say_hello(sim_worker *self)
+{
+    trm_hello *hello = must(calloc(1, sizeof *hello));
+    hello->status = self->config.hello_status;
+    hello->pid = 100 + self->config.transport->rank;
+    hello->executors = self->config.executors;
+    hello->traits = *self->config.traits;
+    strcpy(hello->text, hello->status == TRM_OK ? "" : "its crew is drunk");
+    strcpy(hello->host, self->host);
+    strcpy(hello->run_store, self->store);
+    trm_hello_encode(hello, begin(self, TRM_WIRE_HELLO));
+    free(hello);
+    send(self);
+    self->hello_sent = true;
+    self->hello_ns = self->now_ns + HELLO_AGAIN_NS;
+}
+
+static uint32_t running_count(const sim_worker *self)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < self->config.executors; i++)
+        count += self->executor[i].end_ns != 0;
+    return count;
+}
+
+static void report(sim_worker *self, const trm_report *report)
+{
+    if (!self->reports.len) {
+        trm_wire_header header = {.type = TRM_WIRE_REPORT, .epoch = self->epoch, .term = self->term};
+        trm_wire_begin(&self->reports, &header);
+    }
+    trm_report_encode(report, &self->reports);
+}
+
+static void reports_send(sim_worker *self)
+{
+    if (!self->reports.len)
+        return;
+    trm_wire_seal(&self->reports);
+    trm_transport *transport = self->config.transport;
+    if (transport->ops->send(transport, 0, self->reports.data, self->reports.len) != TRM_AGAIN)
+        trm_writer_reset(&self->reports);
+}
+
+/* ---- Attempts ---------------------------------------------------------------------------------- */
+
+static void write_part(sim_worker *self, const trm_order *order, trm_report *out)
+{
+    char path[TRM_FS_PATH_BYTES_MAX];
+    uint8_t bytes[128];
+    trm_file *file;
+    out->output_bytes = sim_part_bytes(order->task);
+    out->output_records = out->output_bytes;
+    out->output_crc = out->output_bytes ? order->task + 1 : 0;
+    if (!out->output_bytes || !self->config.habits->writes_parts)
+        return;
+    memset(bytes, 'a' + (int)(order->task % 26), sizeof bytes);
+    trm_fs *fs = self->config.fs;
+    trm_status status = trm_part_attempt_name(self->config.spec->output_dir, order->task, self->epoch,
+                                              order->attempt, path, sizeof path);
+    if (status == TRM_OK)
+        status = fs->ops->open(fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &file, NULL);
+    assert(status == TRM_OK);
+    status = fs->ops->write_at(file, 0, bytes, out->output_bytes, NULL);
+    if (status == TRM_OK)
+        status = fs->ops->sync(file, NULL);
+    if (status == TRM_OK) { /* and its name */
+        *strrchr(path, '/') = '\0';
+        status = fs->ops->sync_dir(fs, path, NULL);
+    }
+    fs->ops->close(file);
+    out->status = status;
+}
+
+static void succeed(sim_worker *self, const trm_order *order, trm_report *out)
+{
+    bool part = order->phase == TRM_PHASE_REDUCE || !self->setup.partitions;
+    if (order->phase == TRM_PHASE_SAMPLE)
+        return;
+    sim_task_counters(order->phase, order->task, &out->counters);
+    if (part) {
+        write_part(self, order, out);
+    } else if (!sim_map_is_empty(self->config.habits, order->task)) {
+        out->output_bytes = 100;
+        out->output_records = 1;
+        runs_add(self->config.runs, self->store, self->epoch, order->task, order->attempt);
+    }
+}
+
+static void end_attempt(sim_worker *self, running *it)
+{
+    static const char why[] = "it was drawn to fail";
+    static const uint32_t statuses[] = {TRM_EKERNEL, TRM_ETIMEOUT, TRM_ELIMIT, TRM_ENOSPACE};
+    uint8_t sample[64];
+    const trm_order *order = &it->order;
+    trm_report out = {.phase = order->phase,
+                      .task = order->task,
+                      .attempt = order->attempt,
+                      .started_ms = it->begin_ns / TRM_NS_PER_MS,
+                      .ended_ms = self->now_ns / TRM_NS_PER_MS};
+    bool poisoned = order->phase == TRM_PHASE_MAP && order->task == self->config.habits->poison_task;
+    if (poisoned || trm_draw_often(&self->draw, self->config.habits->fail_permille)) {
+        out.status = poisoned ? TRM_EKERNEL : statuses[trm_draw_below(&self->draw, 4)];
+        out.text = why;
+        out.text_len = sizeof why - 1;
+    } else {
+        succeed(self, order, &out);
+    }
+    if (order->phase == TRM_PHASE_SAMPLE && out.status == TRM_OK) {
+        sample[0] = 4;
+        trm_store_u32(sample + 1, (uint32_t)trm_draw_next(&self->draw));
+        out.sample = sample;
+        out.sample_len = 5;
+    }
+    report(self, &out);
+    it->end_ns = 0;
+}
+
+static void refuse(sim_worker *self, const trm_order *order, trm_status status)
+{
+    trm_report out = {
+        .phase = order->phase, .task = order->task, .attempt = order->attempt, .status = status};
+    report(self, &out);
+}
+
+/* Whether all inputs of a reduce are here; what cannot be read is told. */
+static bool inputs_are_here(sim_worker *self, uint64_t *wake_ns)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < self->setup.tasks; i++) {
+        const trm_output_at *at = &self->known[i];
+        if (at->rank == NOWHERE) {
+            all = false;
+            continue;
+        }
+        if (at->empty || self->config.is_readable(self->config.context, self->config.transport->rank, at))
+            continue;
+        all = false;
+        if (self->now_ns >= self->lost_ns[i]) {
+            trm_output_at_encode(at, begin(self, TRM_WIRE_LOST));
+            send(self);
+            self->lost_ns[i] = self->now_ns + LOST_AGAIN_NS;
+        }
+        if (self->lost_ns[i] < *wake_ns)
+            *wake_ns = self->lost_ns[i];
+    }
+    return all;
+}
+
+/* ---- Orders -------------------------------------------------------------------------------------- */
+
+static void queue_put(sim_worker *self, const trm_order *order)
+{
+    if (self->queue_at == self->queue_count)
+        self->queue_at = self->queue_count = 0;
+    if (self->queue_count == self->queue_room) {
+        self->queue_room = self->queue_room ? self->queue_room * 2 : 64;
+        self->queue = must(realloc(self->queue, self->queue_room * sizeof *self->queue));
+    }
+    self->queue[self->queue_count++] = *order;
+}
+
+/* A reduce whose inputs are not here waits, and others pass it. */
+static bool next_order(sim_worker *self, trm_order *out, uint64_t *wake_ns)
+{
+    bool asked = false, here = false;
+    for (size_t i = self->queue_at; i < self->queue_count; i++) {
+        if (self->queue[i].phase == TRM_PHASE_REDUCE && !asked) {
+            here = inputs_are_here(self, wake_ns);
+            asked = true;
+        }
+        if (self->queue[i].phase == TRM_PHASE_REDUCE && !here)
+            continue;
+        *out = self->queue[i];
+        memmove(&self->queue[self->queue_at + 1], &self->queue[self->queue_at],
+                (i - self->queue_at) * sizeof *self->queue);
+        self->queue_at++;
+        return true;
+    }
+    return false;
+}
+
+static void executors_step(sim_worker *self, uint64_t *wake_ns)
+{
+    const sim_habits *habits = self->config.habits;
+    for (uint32_t i = 0; i < self->config.executors; i++) {
+        running *it = &self->executor[i];
+        if (it->end_ns && it->end_ns <= self->now_ns)
+            end_attempt(self, it);
+        while (!it->end_ns && next_order(self, &it->order, wake_ns)) {
+            if (trm_draw_often(&self->draw, habits->refuse_permille)) {
+                refuse(self, &it->order, it->order.phase == TRM_PHASE_REDUCE ? TRM_ELOST : TRM_EPEER);
+                continue;
+            }
+            uint64_t spread = habits->task_max_ns - habits->task_min_ns;
+            it->begin_ns = self->now_ns;
+            it->end_ns =
+                self->now_ns + habits->task_min_ns + (spread ? trm_draw_below(&self->draw, spread) : 0);
+            if (it->end_ns <= self->now_ns)
+                end_attempt(self, it);
+        }
+        if (it->end_ns && it->end_ns < *wake_ns)
+            *wake_ns = it->end_ns;
+    }
+}
+
+/* ---- In --------------------------------------------------------------------------------------------- */
+
+static void on_setup(sim_worker *self, const trm_wire_header *header, trm_reader *body)
+{
+    trm_setup setup;
+    if (trm_setup_decode(&setup, body) != TRM_OK || !trm_reader_done(body)) {
+        self->dropped++;
+        return;
+    }
+    if (!self->set_up) {
+        self->known = must(malloc((setup.tasks + 1) * sizeof *self->known));
+        self->lost_ns = must(calloc(setup.tasks + 1, sizeof *self->lost_ns));
+        for (uint32_t i = 0; i < setup.tasks; i++)
+            self->known[i].rank = NOWHERE;
+    }
+    trm_setup_close(&self->setup);
+    self->setup = setup;
+    self->epoch = header->epoch;
+    self->term = header->term;
+    self->set_up = true;
+}
+
+static void on_adopt(sim_worker *self, trm_reader *body)
+{
+    while (trm_reader_left(body)) {
+        trm_held held = {.last = true};
+        trm_store_decode(&held.store, body);
+        assert(trm_reader_ok(body));
+        trm_held_encode(&held, begin(self, TRM_WIRE_HELD));
+        for (size_t i = 0; i < self->config.runs->count; i++) {
+            sim_run *run = &self->config.runs->run[i];
+            if (run->gone || run->epoch != held.store.epoch || strcmp(run->store, held.store.path) != 0)
+                continue;
+            strcpy(run->store, self->store);
+            run->epoch = self->epoch;
+            trm_output_at at = {
+                .task = run->task, .attempt = run->attempt, .rank = self->config.transport->rank};
+            trm_output_at_encode(&at, &self->frame);
+        }
+        send(self);
+    }
+}
+
+static void on_orders(sim_worker *self, trm_reader *body)
+{
+    while (trm_reader_left(body)) {
+        trm_order order;
+        trm_order_decode(&order, body);
+        assert(trm_reader_ok(body));
+        if (self->config.ordered)
+            self->config.ordered(self->config.context, self->config.transport->rank, &order);
+        queue_put(self, &order);
+    }
+}
+
+static void on_outputs(sim_worker *self, trm_reader *body)
+{
+    while (trm_reader_left(body)) {
+        trm_output_at at;
+        trm_output_at_decode(&at, body);
+        assert(trm_reader_ok(body) && at.task < self->setup.tasks && at.rank < self->setup.peers_count);
+        if (memcmp(&self->known[at.task], &at, sizeof at) != 0)
+            self->lost_ns[at.task] = 0;
+        self->known[at.task] = at;
+    }
+}
+
+static void on_end(sim_worker *self, trm_reader *body)
+{
+    trm_end_decode(&self->end, body);
+    assert(trm_reader_done(body));
+    self->ended = true;
+    begin(self, TRM_WIRE_BYE);
+    send(self);
+    for (size_t i = 0; i < self->config.runs->count && !self->end.keep_runs; i++)
+        if (strcmp(self->config.runs->run[i].store, self->store) == 0)
+            self->config.runs->run[i].gone = true;
+}
+
+static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *body)
+{
+    if (header->type == TRM_WIRE_END) {
+        on_end(self, body);
+    } else if (header->type == TRM_WIRE_SETUP) {
+        on_setup(self, header, body);
+    } else if (!self->set_up || header->epoch != self->epoch || header->term < self->term) {
+        self->dropped += header->type != TRM_WIRE_PULSE;
+    } else if (header->type == TRM_WIRE_ORDER) {
+        on_orders(self, body);
+    } else if (header->type == TRM_WIRE_OUTPUTS) {
+        on_outputs(self, body);
+    } else if (header->type == TRM_WIRE_ADOPT) {
+        on_adopt(self, body);
+    }
+}
+
+void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
+{
+    trm_transport *transport = self->config.transport;
+    const uint8_t *bytes;
+    uint32_t from;
+    size_t len;
+    self->now_ns = now_ns;
+    while (transport->rank && transport->ops->receive(transport, &from, &bytes, &len) == TRM_OK)
+        sim_worker_frame(self, bytes, len);
+    if (self->ended)
+        return;
+    if (now_ns >= self->hello_ns && !self->set_up)
+        say_hello(self);
+    if (!self->set_up && self->hello_ns < *wake_ns)
+        *wake_ns = self->hello_ns;
+    executors_step(self, wake_ns);
+    reports_send(self);
+    if (self->hello_sent && now_ns >= self->pulse_ns) {
+        trm_pulse pulse = {.running = running_count(self),
+                           .queued = (uint32_t)(self->queue_count - self->queue_at)};
+        trm_pulse_encode(&pulse, begin(self, TRM_WIRE_PULSE));
+        send(self);
+        self->pulse_ns = now_ns + PULSE_NS;
+    }
+    if (self->hello_sent && self->pulse_ns < *wake_ns)
+        *wake_ns = self->pulse_ns;
+}
+
+void sim_worker_frame(sim_worker *self, const uint8_t *bytes, size_t len)
+{
+    trm_wire_header header;
+    trm_reader body;
+    if (trm_wire_open(bytes, len, &header, &body) == TRM_OK && !self->ended)
+        obey(self, &header, &body);
+    else
+        self->dropped += !self->ended;
+}
+
+/* ---- Life -------------------------------------------------------------------------------------------- */
+
+sim_worker *sim_worker_create(const sim_worker_config *config)
+{
+    sim_worker *self = must(calloc(1, sizeof *self));
+    self->config = *config;
+    snprintf(self->host, sizeof self->host, "%s", config->host);
+    snprintf(self->store, sizeof self->store, "%s", config->store);
+    self->draw = trm_draw_from(config->seed);
+    self->hello_ns = config->hello_ns;
+    self->executor = must(calloc(config->executors, sizeof *self->executor));
+    return self;
+}
+
+void sim_worker_destroy(sim_worker *self)
+{
+    if (!self)
+        return;
+    trm_setup_close(&self->setup);
+    free(self->known);
+    free(self->lost_ns);
+    free(self->queue);
+    free(self->executor);
+    trm_writer_close(&self->frame);
+    trm_writer_close(&self->reports);
+    free(self);
+}
+
+bool sim_worker_ended(const sim_worker *self, trm_end *end)
+{
+    if (self->ended)
+        *end = self->end;
+    return self->ended;
+}
+
+uint64_t sim_worker_dropped(const sim_worker *self)
+{
+    return self->dropped;
+}

@@ -1,0 +1,78 @@
+/* Simulated workers: they obey the messages of jobs/wire.h as workers/ does, without processes,
+ * files of runs or bytes that are moved. Time and chance are the simulation's.
+ *
+ * The runs of all workers are in a world of their own (sim_runs), which outlives launches as
+ * scratch directories do.
+ */
+#ifndef TRM_TESTS_SIM_WORKER_H
+#define TRM_TESTS_SIM_WORKER_H
+
+#include "jobs/spec.h"
+#include "jobs/wire.h"
+#include "runtime/fs.h"
+#include "runtime/transport.h"
+#include "tests/support/draw.h"
+
+/* One run: an output of a map. */
+typedef struct sim_run {
+    char store[64];
+    uint64_t epoch;
+    uint32_t task, attempt;
+    bool gone;
+} sim_run;
+
+typedef struct sim_runs {
+    sim_run *run;
+    size_t count, room;
+} sim_runs;
+
+sim_run *sim_runs_find(const sim_runs *self, const char *store, uint64_t epoch, uint32_t task,
+                       uint32_t attempt);
+void sim_runs_close(sim_runs *self);
+
+/* How tasks go, the same for all workers of a launch. */
+typedef struct sim_habits {
+    uint64_t task_min_ns, task_max_ns;
+    unsigned fail_permille;   /* attempts that fail in a way that counts */
+    unsigned refuse_permille; /* … that are refused without being begun */
+    unsigned empty_permille;  /* maps that emit nothing; by task, not by attempt */
+    uint32_t poison_task;     /* this map always fails; UINT32_MAX: none */
+    bool writes_parts;        /* parts as files in `fs` */
+} sim_habits;
+
+typedef struct sim_worker sim_worker;
+
+typedef struct sim_worker_config {
+    const trm_spec *spec;
+    const trm_traits *traits;
+    const sim_habits *habits;
+    trm_fs *fs;
+    trm_transport *transport;
+    sim_runs *runs;
+    const char *host, *store; /* copied */
+    uint32_t executors;
+    trm_status hello_status; /* TRM_OK, or why its crew cannot work */
+    uint64_t hello_ns;       /* when it says HELLO */
+    uint64_t seed;
+    /* Whether this rank can read the output, in place or from its rank. */
+    bool (*is_readable)(void *context, uint32_t reader, const trm_output_at *at);
+    /* Told of each order before it is obeyed. */
+    void (*ordered)(void *context, uint32_t rank, const trm_order *order);
+    void *context;
+} sim_worker_config;
+
+sim_worker *sim_worker_create(const sim_worker_config *config); /* aborts without memory */
+void sim_worker_destroy(sim_worker *self);
+/* A frame for the worker of rank 0, which shares its transport with the master. */
+void sim_worker_frame(sim_worker *self, const uint8_t *bytes, size_t len);
+/* Takes frames (but rank 0), ends attempts that are due, sends. Lowers *wake_ns. */
+void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns);
+bool sim_worker_ended(const sim_worker *self, trm_end *end);
+uint64_t sim_worker_dropped(const sim_worker *self);
+
+/* What every attempt of a task counts and leaves, so that totals are known beforehand. */
+void sim_task_counters(uint8_t phase, uint32_t task, trm_counters *out);
+uint64_t sim_part_bytes(uint32_t task);
+bool sim_map_is_empty(const sim_habits *habits, uint32_t task);
+
+#endif
