@@ -64,6 +64,7 @@ static void forget_pairs(trm_collector *self)
     self->pairs = self->options.region.base;
     self->entries = trm_collector_entries_end(self);
     self->count = 0;
+    self->table.waiting = 0;
     if (self->folds)
         trm_fold_table_clear(&self->table);
 }

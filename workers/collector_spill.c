@@ -291,15 +291,24 @@ static trm_status spill_table(trm_collector *self, trm_err *err)
     return status;
 }
 
-trm_status trm_collector_spill(trm_collector *self, trm_err *err)
+static trm_status spill_once(trm_collector *self, trm_err *err)
 {
-    if (self->folds ? self->table.used == 0 : self->count == 0)
-        return TRM_OK;
     trm_status status = need_file(self, err);
     if (status == TRM_OK)
         status = self->folds ? spill_table(self, err) : spill_pairs(self, err);
     self->spills++;
     return status;
+}
+
+trm_status trm_collector_spill(trm_collector *self, trm_err *err)
+{
+    trm_status status = TRM_OK;
+    /* What waits may fill the table once more. */
+    while (status == TRM_OK && self->folds && trm_fold_table_settle(&self->table) == TRM_AGAIN)
+        status = spill_once(self, err);
+    if (status != TRM_OK || (self->folds ? self->table.used == 0 : self->count == 0))
+        return status;
+    return spill_once(self, err);
 }
 
 trm_status trm_collector_spill_pair(trm_collector *self, const void *key, size_t key_len, const void *value,

@@ -40,6 +40,7 @@ void trm_fold_table_init(trm_fold_table *self, trm_region region, const trm_fold
     assert(fold->state_bytes > 0 && fold->state_bytes <= TRM_FOLD_BYTES_MAX);
     *self = (trm_fold_table){.fold = fold, .op = trm_fold_op_of(fold), .region = region, .seed = seed};
     self->state_inline = fold->state_bytes <= 8;
+    self->waits = self->op != TRM_FOLD_OP_CALL;
     self->slots_max = TRM_FOLD_SLOTS_FIRST;
     while (self->slots_max * 2 * sizeof(trm_fold_slot) <= region.bytes / 2 && self->slots_max < (size_t)1
                                                                                                     << 31)
@@ -150,6 +151,52 @@ void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, cons
         slot->state++;
     else
         slot->state = trm_fold_merge_u64(self->op, slot->state, trm_load_u64(value));
+}
+
+trm_status trm_fold_table_add_now(trm_fold_table *self, trm_key16 k, uint32_t hash, size_t key_len,
+                                  const void *value, size_t value_len)
+{
+    size_t at = hash >> self->shift;
+    for (;; at = (at + 1) & self->mask) {
+        trm_fold_slot *slot = &self->slots[at];
+        if (slot->low == k.low && slot->high == k.high && slot->len == key_len + 1) {
+            trm_fold_table_update(self, slot, value, value_len);
+            return TRM_OK;
+        }
+        if (slot->len == 0)
+            return trm_fold_table_insert(self, at, k, hash, NULL, key_len, value, value_len);
+    }
+}
+
+/* One of those that wait. */
+static inline trm_status settle_pair(trm_fold_table *self, const trm_fold_pair *pair)
+{
+    size_t at = pair->hash >> self->shift;
+    for (;; at = (at + 1) & self->mask) {
+        trm_fold_slot *slot = &self->slots[at];
+        if (slot->low == pair->key.low && slot->high == pair->key.high && slot->len == pair->len) {
+            if (__builtin_expect(self->op == TRM_FOLD_OP_SUM_U64, 1))
+                slot->state += pair->value;
+            else
+                slot->state = trm_fold_merge_u64(self->op, slot->state, pair->value);
+            return TRM_OK;
+        }
+        if (slot->len == 0)
+            return trm_fold_table_insert(self, at, pair->key, pair->hash, NULL, pair->len - 1, &pair->value,
+                                         sizeof pair->value);
+    }
+}
+
+trm_status trm_fold_table_settle(trm_fold_table *self)
+{
+    unsigned done = 0, waiting = self->waiting;
+    trm_status status = TRM_OK;
+    while (done < waiting && (status = settle_pair(self, &self->pair[done])) == TRM_OK)
+        done++;
+    self->waiting -= done;
+    if (status != TRM_OK)
+        memmove(self->pair, self->pair + done, self->waiting * sizeof *self->pair);
+    return status;
 }
 
 trm_status trm_fold_table_add_long(trm_fold_table *self, const void *key, size_t key_len, const void *value,

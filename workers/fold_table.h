@@ -10,6 +10,11 @@
  * The table doubles by moving into the other half of its place, so both are there for that
  * moment and no memory is asked for. What is free always has room for two sort entries a
  * key, because spilling sorts.
+ *
+ * The table is larger than the cache, and words come in no order. So a pair of a short key
+ * and a ready-made fold waits, its slot being fetched, until TRM_FOLD_WAITING others have
+ * come: the memory's delays pass side by side, and branches that wait for it are decided at
+ * once.
  */
 #ifndef TRM_WORKERS_FOLD_TABLE_H
 #define TRM_WORKERS_FOLD_TABLE_H
@@ -21,6 +26,7 @@
 
 #define TRM_FOLD_SLOTS_FIRST 1024u
 #define TRM_FOLD_KEY_INLINE 16u
+#define TRM_FOLD_WAITING 32u
 
 typedef struct trm_fold_slot {
     uint64_t low;   /* the key's first 8 bytes, as loaded */
@@ -29,6 +35,13 @@ typedef struct trm_fold_slot {
     uint32_t hash;  /* the upper half */
     uint32_t len;   /* of the key, plus 1; 0: the slot is free */
 } trm_fold_slot;
+
+typedef struct trm_fold_pair {
+    trm_key16 key;
+    uint64_t value;
+    uint32_t hash;
+    uint32_t len; /* of the key, plus 1 */
+} trm_fold_pair;
 
 typedef struct trm_fold_table {
     trm_fold_slot *slots;
@@ -43,11 +56,14 @@ typedef struct trm_fold_table {
     uint64_t floor; /* the arena's lower bound without the room for sorting */
     size_t slots_max;
     trm_region region;
+    bool waits; /* pairs of short keys do; else they are added at once */
+    unsigned waiting;
+    trm_fold_pair pair[TRM_FOLD_WAITING];
 } trm_fold_table;
 
 /* `fold` is borrowed. The region is the table's until it is emptied. */
 void trm_fold_table_init(trm_fold_table *self, trm_region region, const trm_fold *fold, uint64_t seed);
-/* Forgets everything; keeps a table about as large as was of use. */
+/* Forgets all but the pairs that wait; keeps a table about as large as was of use. */
 void trm_fold_table_clear(trm_fold_table *self);
 
 /* The rare part of adding: a key that is not there yet, at free slot `at`. */
@@ -58,6 +74,13 @@ trm_status trm_fold_table_add_long(trm_fold_table *self, const void *key, size_t
 void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, const void *value,
                            size_t value_len);
 
+/* The same at once, for any fold. */
+trm_status trm_fold_table_add_now(trm_fold_table *self, trm_key16 k, uint32_t hash, size_t key_len,
+                                  const void *value, size_t value_len);
+
+/* Adds the pairs that wait. TRM_AGAIN: the table is full, and some wait still. */
+trm_status trm_fold_table_settle(trm_fold_table *self);
+
 /* Adds a pair of a key of up to 16 bytes: TRM_OK; TRM_AGAIN: it is full, nothing was added.
  * With a ready-made fold the value has 8 bytes (but for count, where it is not read). */
 static inline trm_status trm_fold_table_add_short(trm_fold_table *self, const void *key, size_t key_len,
@@ -65,19 +88,17 @@ static inline trm_status trm_fold_table_add_short(trm_fold_table *self, const vo
 {
     trm_key16 k = trm_key16_load(key, key_len);
     uint32_t hash = (uint32_t)(trm_key16_hash(k, key_len, self->seed) >> 32);
-    size_t at = hash >> self->shift;
-    for (;; at = (at + 1) & self->mask) {
-        trm_fold_slot *slot = &self->slots[at];
-        if (__builtin_expect(slot->low == k.low && slot->high == k.high && slot->len == key_len + 1, 1)) {
-            if (__builtin_expect(self->op == TRM_FOLD_OP_SUM_U64, 1))
-                slot->state += trm_load_u64(value);
-            else
-                trm_fold_table_update(self, slot, value, value_len);
-            return TRM_OK;
-        }
-        if (slot->len == 0)
-            return trm_fold_table_insert(self, at, k, hash, key, key_len, value, value_len);
+    if (__builtin_expect(!self->waits, 0))
+        return trm_fold_table_add_now(self, k, hash, key_len, value, value_len);
+    __builtin_prefetch(&self->slots[hash >> self->shift], 1);
+    if (__builtin_expect(self->waiting == TRM_FOLD_WAITING, 0)) {
+        trm_status status = trm_fold_table_settle(self);
+        if (status != TRM_OK)
+            return status;
     }
+    uint64_t number = self->op == TRM_FOLD_OP_COUNT ? 1 : trm_load_u64(value);
+    self->pair[self->waiting++] = (trm_fold_pair){k, number, hash, (uint32_t)key_len + 1};
+    return TRM_OK;
 }
 
 static inline trm_status trm_fold_table_add(trm_fold_table *self, const void *key, size_t key_len,
@@ -101,8 +122,8 @@ static inline const void *trm_fold_table_state(const trm_fold_table *self, size_
     return self->state_inline ? (const void *)&slot->state : self->region.base + slot->state;
 }
 
-/* Makes one entry a key, with partition 0, in memory of the region that is free until the
- * next clear. Returns them; *scratch has room for as many. */
+/* Makes one entry a key of those that do not wait, with partition 0, in memory of the region that is free
+ * until the next clear. Returns them; *scratch has room for as many. */
 trm_sort_entry *trm_fold_table_entries(trm_fold_table *self, trm_sort_entry **scratch);
 
 #endif
