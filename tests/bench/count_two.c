@@ -479,7 +479,7 @@ int main(int argc, char **argv)
     table t = {0};
     take_slots(&t, SLOTS_FIRST);
     count_part(&t, fd, child ? 0 : middle, child ? middle : size);
-    const item *items = list_items(&t);
+    item *items = list_items(&t);
     if (child == 0) {
         leave(memory, &t, items);
         _exit(0);
@@ -500,6 +500,9 @@ int main(int argc, char **argv)
                                (const char *)(other_items + other->items));
     if (close(out.fd) != 0)
         fail(argv[2]);
+    free(items);
+    free(t.slots);
+    free(t.texts);
     double took_s = now_s() - begin_s;
     fprintf(stderr, "count_two: %llu bytes, %llu words, %llu different, %.3f s, %.0f MB/s\n",
             (unsigned long long)size, (unsigned long long)(t.words + other->words),
