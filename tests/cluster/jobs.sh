@@ -1,0 +1,97 @@
+#!/bin/sh
+# Whole jobs: 1, 2 and 4 ranks, started by `trireme run` and by mpirun, out of core, compressed in
+# every way, interrupted and resumed, with ranks that die. Every result is compared with what
+# coreutils make of the same input.
+. "${srcdir:-.}/tests/cluster/lib.sh"
+LC_ALL=C
+export LC_ALL
+
+"$trireme" gen text --bytes 20M --seed 7 -o "$work/text" >/dev/null 2>"$work/err" || { fail 'gen text' 'failed'; finish; }
+tr -cs '[:alnum:]' '\n' <"$work/text" | tr '[:upper:]' '[:lower:]' | grep . | sort | uniq -c |
+    awk '{print $2 "\t" $1}' | sort >"$work/want"
+
+# same NAME: the output of the last job is what coreutils say.
+same() {
+    parts "$work/out" | sort | cmp -s - "$work/want" || { fail "$1" 'another result than coreutils'; return 1; }
+    [ -s "$work/out/_SUCCESS" ] || { fail "$1" 'no _SUCCESS'; return 1; }
+    nothing_left "$1" || return 1
+    pass "$1"
+}
+
+counts() { # NAME ARGUMENT…: a word count of the text, into a new directory
+    what=$1
+    shift
+    rm -rf "$work/out"
+    run_job "$what" 0 "$@" wordcount -p lower=true "$work/text" -o "$work/out" && same "$what"
+}
+
+for ranks in 1 2 4; do counts "$ranks ranks" -n $ranks; done
+counts 'several executors' -n 2 --executors 3 --partitions 7
+counts 'small splits' -n 2 --split-size 64K
+counts 'little memory' -n 2 --memory 16M --executors 1
+for how in none zlib zlib:6 auto; do counts "compress $how" -n 2 --compress $how; done
+for bind in core numa none; do counts "bind $bind" -n 2 --bind $bind; done
+rm -rf "$work/out"
+run_job 'gzip output' 0 -n 2 --gzip wordcount -p lower=true "$work/text" -o "$work/out" &&
+    { zcat "$work"/out/part-*.gz | sort | cmp -s - "$work/want" && pass 'gzip output' || fail 'gzip output' 'another result'; }
+gzip -c "$work/text" >"$work/text.gz"
+rm -rf "$work/out"
+run_job 'gzip input' 0 -n 2 wordcount -p lower=true "$work/text.gz" -o "$work/out" && same 'gzip input'
+mkdir "$work/many"
+split -n l/50 "$work/text" "$work/many/f"
+rm -rf "$work/out"
+run_job 'a directory of files' 0 -n 2 wordcount -p lower=true "$work/many" -o "$work/out" && same 'a directory of files'
+find "$work/many" -type f | sort >"$work/list"
+rm -rf "$work/out"
+run_job 'a list of files' 0 -n 2 wordcount -p lower=true "@$work/list" -o "$work/out" && same 'a list of files'
+rm -rf "$work/out"
+run_job 'a pattern' 0 -n 2 wordcount -p lower=true "$work/many/*" -o "$work/out" && same 'a pattern'
+
+# As ranks of an mpirun of the user's own.
+rm -rf "$work/out"
+timeout -k 5 "$JOB_SECONDS" "$mpirun" --oversubscribe -n 3 "$trireme" run wordcount -p lower=true "$work/text" -o "$work/out" \
+    >"$work/stdout" 2>"$work/err" && same 'mpirun trireme run' || fail 'mpirun trireme run' "exit status $?"
+
+# An output of its own is not made again; another job is refused; --overwrite replaces it.
+counts 'once more, for what follows' -n 2
+before=$(stat -c %Y.%i "$work/out/_SUCCESS")
+run_job 'done already' 0 -n 2 wordcount -p lower=true "$work/text" -o "$work/out" &&
+    { [ "$before" = "$(stat -c %Y.%i "$work/out/_SUCCESS")" ] && grep -q 'done already' "$work/err" && pass 'done already' ||
+        fail 'done already' 'it was done again, or not said'; }
+run_job 'another job in the same place' 3 -n 2 wordcount -p lower=false "$work/text" -o "$work/out" &&
+    pass 'another job in the same place'
+run_job 'overwrite' 0 -n 2 --overwrite wordcount -p lower=true "$work/text" -o "$work/out" && same 'overwrite'
+
+# Interrupted, then resumed: what is committed is not run again. The kernel waits for a file, so that
+# the signal comes in the middle, whatever the machine's speed.
+mkdir "$work/gate"
+yes 'a line of some words' | head -40 >"$work/gate/input"
+interrupted() { # NAME SIGNAL: leaves the job in $work/out half done
+    rm -rf "$work/out" "$work/gate/open"
+    "$trireme" run -n 3 --split-size 21 --partitions 2 -p gate="$work/gate/open" -p after=20 "$kernels/kernel_gate.so" \
+        "$work/gate/input" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+    job=$!
+    for _ in $(seq 300); do
+        done_maps=$(grep -c '"map_committed"\|"commit"' "$work/out/.trireme/events.jsonl" 2>/dev/null)
+        [ "${done_maps:-0}" -ge 5 ] && break
+        sleep 0.1
+    done
+    kill -"$2" $job
+    wait $job
+    got=$?
+    [ "${done_maps:-0}" -ge 5 ] || { fail "$1" 'the job never got so far'; return 1; }
+}
+for signal in TERM INT; do
+    interrupted "SIG$signal" $signal || continue
+    [ $got -eq 4 ] || { fail "SIG$signal" "exit status $got, not 4"; continue; }
+    no_process_left || { fail "SIG$signal" "$why"; continue; }
+    [ ! -e "$work/out/_SUCCESS" ] || { fail "SIG$signal" 'there is a _SUCCESS'; continue; }
+    : >"$work/gate/open"
+    run_job "resumed after SIG$signal" 0 -n 3 --split-size 21 --partitions 2 -p gate="$work/gate/open" -p after=20 \
+        "$kernels/kernel_gate.so" "$work/gate/input" -o "$work/out" || continue
+    total=$(parts "$work/out" | awk '{n += $2} END {print n}')
+    [ "$total" = 200 ] || { fail "resumed after SIG$signal" "$total words, not 200"; continue; }
+    nothing_left "resumed after SIG$signal" && pass "resumed after SIG$signal"
+done
+
+finish
