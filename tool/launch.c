@@ -194,6 +194,8 @@ static void compose(arguments *args, const launch *self, const char *mpirun, con
     for (unsigned i = 0; i < options->mpirun_options_count; i++)
         put(args, options->mpirun_options[i]);
     put(args, program);
+    if (!options->spec.own_job)
+        put(args, "run");
     for (int i = 1; i < argc; i++)
         put(args, argv[i]);
     args->items[args->count] = NULL;

@@ -13,7 +13,7 @@
 
 #include "tool/options.h"
 
-/* Runs `argv` (the whole command line of this process) as the ranks of an mpirun. Returns the
+/* Runs this program with `argv` (argv[0] is the command's name) as the ranks of an mpirun. Returns the
  * exit code of the job; what is wrong has been said. */
 int trm_launch(const trm_options *options, int argc, char **argv);
 

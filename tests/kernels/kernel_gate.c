@@ -30,5 +30,6 @@ static const trm_param params[] = {{"gate", TRM_PARAM_STRING, NULL, "the file", 
                                    {"after", TRM_PARAM_INT, "0", "the first task that waits", 0, 0},
                                    {NULL, TRM_PARAM_STRING, NULL, NULL, 0, 0}};
 
-TRM_EXPORT_JOB = {TRM_JOB_HEADER, .name = "gate", .help = "counts words behind a gate", .params = params,
-                  .setup = setup, .map = map, .fold = TRM_FOLD_SUM_U64, .value_type = TRM_U64};
+TRM_EXPORT_JOB = {TRM_JOB_HEADER,           .name = "gate",       .help = "counts words behind a gate",
+                  .params = params,         .setup = setup,       .map = map,
+                  .fold = TRM_FOLD_SUM_U64, .value_type = TRM_U64};
