@@ -6,7 +6,7 @@ here=${builddir:-.}
 mpirun=${MPIRUN:-mpirun}
 command -v "$mpirun" >/dev/null 2>&1 || { echo "skipped: no mpirun"; exit 77; }
 seed=${TRM_TEST_SEED:-1}
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+[ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp
 
 out=$(mktemp) || exit 1
@@ -27,6 +27,7 @@ run() {
 run 1 1 "$seed" 500
 run 2 2 "$seed" 400
 run 4 4 "$seed" 150
-OMPI_MCA_btl=self,tcp run 3 3 "$seed" 100
+# Loopback is all that a machine without a network has.
+OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo run 3 3 "$seed" 100
 OMPI_MCA_orte_enable_recovery=1 run 4 3 "$seed" 150 2
 echo "transport: 5 runs passed (TRM_TEST_SEED=$seed)"
