@@ -10,10 +10,22 @@ static uint64_t bit_of(const trm_raft *self, uint64_t node)
     return member && member->voter ? 1ull << (member - self->members.member) : 0;
 }
 
-/* Only voters call elections (4.2.1, 4.2.2), and not while the log is being replaced. */
+/* Only voters call elections (4.2.1), and not while the log is being replaced. One that was
+ * a voter in the membership before stays one for this until the change is committed: it may
+ * be the only one whose log wins, and the others cannot do without it (4.2.2, figure 4.6).
+ * Its own vote does not count. */
 bool raft_may_campaign(const trm_raft *self)
 {
-    return raft_is_voter(self, self->options.node) && !self->installing;
+    if (self->installing)
+        return false;
+    if (raft_is_voter(self, self->options.node))
+        return true;
+    if (self->members_index <= self->commit)
+        return false;
+    trm_raft_members before;
+    raft_members_at(self, self->members_index - 1, &before);
+    const trm_raft_member *member = trm_raft_members_find(&before, self->options.node);
+    return member && member->voter;
 }
 
 /* What this node can vouch for: what is durable. An entry that a crash may still take away
