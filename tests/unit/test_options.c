@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#define ARGS_MAX 32
+#define ARGS_MAX 64
 
 /* Splits at spaces; arguments have none of their own here. */
 static trm_status read_line(trm_options *options, const char *line, const trm_job *own_job, trm_err *err)
@@ -23,8 +23,10 @@ static trm_status read_line(trm_options *options, const char *line, const trm_jo
     char *argv[ARGS_MAX + 1];
     int argc = 0;
     snprintf(text, sizeof text, "run %s", line);
-    for (char *save = NULL, *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save))
+    for (char *save = NULL, *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+        assert_true(argc < ARGS_MAX);
         argv[argc++] = word;
+    }
     argv[argc] = NULL;
     err->text[0] = 0;
     return trm_options_read(options, argc, argv, own_job, err);
