@@ -16,7 +16,8 @@
 #define WAIT_S 120u /* for an event that must come: a test that hangs ends with a failure */
 
 enum { STATE, RUNS, SCRATCH, OUT, PRIVATE, ATTEMPTS, PATHS };
-static const char *const names[] = {"state", "runs", "scratch", "out", "out/.trireme", "out/.trireme/attempts"};
+static const char *const names[] = {"state", "runs",         "scratch",
+                                    "out",   "out/.trireme", "out/.trireme/attempts"};
 
 void whole_job_init(whole_job *self, const char *tree)
 {
@@ -50,7 +51,7 @@ void whole_job_close(whole_job *self)
 
 /* ---- The crew ------------------------------------------------------------------------- */
 
-static trm_status next_event(whole_job *self, trm_crew_event *event)
+trm_status whole_job_wait(whole_job *self, trm_crew_event *event)
 {
     uint64_t end_ns = trm_clock_now_ns() + WAIT_S * TRM_NS_PER_S;
     trm_status status;
@@ -70,7 +71,7 @@ static trm_status start_crew(whole_job *self)
     trm_status status = trm_crew_start(&self->crew, &self->spec, 0, &self->err);
     for (unsigned i = 0; status == TRM_OK && i < trm_crew_executors(self->crew); i++) {
         trm_crew_event event;
-        status = next_event(self, &event);
+        status = whole_job_wait(self, &event);
         if (status == TRM_OK && event.kind != TRM_CREW_READY)
             status = TRM_EPEER;
         if (status == TRM_OK)
@@ -112,7 +113,7 @@ static trm_status order_from_crew(whole_job *self, const trm_order *order)
     trm_crew_event event;
     trm_status status = trm_crew_submit(self->crew, executor, order, 1);
     if (status == TRM_OK)
-        status = next_event(self, &event);
+        status = whole_job_wait(self, &event);
     if (status != TRM_OK)
         return status;
     self->err = event.err;
@@ -120,7 +121,7 @@ static trm_status order_from_crew(whole_job *self, const trm_order *order)
     if (self->died) {
         keep_words(self, &event);
         status = event.status;
-        trm_status again = next_event(self, &event);
+        trm_status again = whole_job_wait(self, &event);
         return again == TRM_OK && event.kind == TRM_CREW_READY ? status : TRM_EPEER;
     }
     self->report = event.report;
