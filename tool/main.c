@@ -1,4 +1,4 @@
-#include "tool/command.h"
+#include "tool/commands.h"
 
 int main(int argc, char **argv)
 {

@@ -1,7 +1,7 @@
 /* trm_main: the way from a program of the user's own to `trireme run`. */
 #include "config.h" /* system extensions, before any header of the system */
 
-#include "tool/run.h"
+#include "tool/run_command.h"
 
 #include <string.h>
 

@@ -59,10 +59,11 @@ ok "the soname is libtrireme.so.0" sh -c "objdump -p '$library' | grep -q 'SONAM
 {
     sed -n 's/.*TRM_API.* \**\(trm_[a-z0-9_]*\)(.*/\1/p' "$top/jobs/trireme.h"
     sed -n 's/^extern TRM_API const trm_fold \(.*\);/\1/p' "$top/jobs/trireme.h" | tr -d ' ' | tr ',' '\n'
+    echo trm_command_main # of the `trireme` program, in no header for users
 } | sort >"$work/declared"
 nm -D --defined-only "$library" | awk '{ print $3 }' | sort >"$work/shown"
-comm -13 "$work/declared" "$work/shown" >"$work/undeclared"
-ok "the library shows nothing that the header does not declare" diff /dev/null "$work/undeclared"
+
+ok "the library shows what the header declares and nothing else" diff "$work/declared" "$work/shown"
 
 # --- Users' code ------------------------------------------------------------------------
 cd "$work" || exit 1

@@ -1,6 +1,6 @@
 #include "config.h" /* system extensions, before any header of the system */
 
-#include "tool/run.h"
+#include "tool/run_command.h"
 
 #include "jobs/exit_code.h"
 #include "runtime/diag.h"

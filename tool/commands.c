@@ -1,7 +1,7 @@
 /* The `trireme` command: which of its commands is meant. */
 #include "config.h" /* system extensions, before any header of the system */
 
-#include "tool/command.h"
+#include "tool/commands.h"
 
 #include "jobs/exit_code.h"
 #include "jobs/trireme.h"
@@ -9,7 +9,7 @@
 #include "tool/gen.h"
 #include "tool/kernels.h"
 #include "tool/log.h"
-#include "tool/run.h"
+#include "tool/run_command.h"
 
 #include <stdio.h>
 #include <string.h>

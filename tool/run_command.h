@@ -1,6 +1,6 @@
 /* `trireme run`, and what a program that ends in trm_main does: the same. */
-#ifndef TRM_TOOL_RUN_H
-#define TRM_TOOL_RUN_H
+#ifndef TRM_TOOL_RUN_COMMAND_H
+#define TRM_TOOL_RUN_COMMAND_H
 
 #include "jobs/trireme.h"
 
