@@ -33,7 +33,7 @@ own_processes() {
     for environ in /proc/[0-9]*/environ; do
         pid=${environ#/proc/} pid=${pid%/environ}
         [ "$pid" != $$ ] || continue
-        tr '\0' '\n' <"$environ" 2>/dev/null | grep -qx "TRIREME_TEST_ID=$TRIREME_TEST_ID" || continue
+        { tr '\0' '\n' <"$environ"; } 2>/dev/null | grep -qx "TRIREME_TEST_ID=$TRIREME_TEST_ID" || continue
         name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
         case $name in sh | bash | dash | tr | grep | cat | timeout | sleep) continue ;; esac
         echo "$pid $name"
