@@ -255,9 +255,7 @@ void check_message(world *w, node *n, const trm_raft_message *message)
     if (message->type == TRM_RAFT_VOTE_RESULT && !message->reject)
         vote_is_given(w, n, message);
     /* (One that waited for the disk may leave after its candidacy is over; it does no harm.) */
-    bool asks = (message->type == TRM_RAFT_VOTE && state.role == TRM_RAFT_CANDIDATE) ||
-                (message->type == TRM_RAFT_PRE_VOTE && state.role == TRM_RAFT_PRE_CANDIDATE);
-    if (asks)
+    if (message->type == TRM_RAFT_VOTE && state.role == TRM_RAFT_CANDIDATE)
         if (message->index > n->disk.last || message->log_term != n->disk.term[message->index])
             world_fail(w, "n%" PRIu64 " asks for a vote with entry %" PRIu64 ", which is not durable", n->id,
                        message->index);
