@@ -79,7 +79,7 @@ static trm_status load_entries(trm_raft *self, const trm_raft_boot *boot, trm_er
     return TRM_OK;
 }
 
-/* Commit may be ahead of the entries: a crash may have come between the two. */
+/* (The commit index is only ever stored of entries that were durable before it.) */
 static trm_status load(trm_raft *self, const trm_raft_boot *boot, trm_err *err)
 {
     if (boot->hard.term > TRM_RAFT_INDEX_MAX || boot->snapshot.index > TRM_RAFT_INDEX_MAX ||
@@ -470,13 +470,16 @@ static void take_writes(trm_raft *self, trm_raft_update *out)
     if (out->entries_len == 0 && !self->hard_dirty)
         return;
     self->sequence = out->persist_sequence = sequence;
-    /* The commit index alone is worth no write (it is found again, figure 3.1), but goes with one. */
-    out->hard_changed = self->hard_dirty || self->commit != self->hard_commit;
-    out->hard = (trm_wal_hard_state){self->term, self->vote, self->commit};
+    /* The commit index alone is worth no write (it is found again, figure 3.1), but goes with one.
+     * Of entries that are not durable it says nothing: when a crash tears the write, the log
+     * may still end in the tail that they were to replace. */
+    uint64_t commit = self->commit < self->log.durable ? self->commit : self->log.durable;
+    out->hard_changed = self->hard_dirty || commit != self->hard_commit;
+    out->hard = (trm_wal_hard_state){self->term, self->vote, commit};
     if (self->hard_dirty)
         self->hard_sequence = sequence;
     self->hard_dirty = false;
-    self->hard_commit = self->commit;
+    self->hard_commit = commit;
 }
 
 static void take_applies(trm_raft *self, trm_raft_update *out)

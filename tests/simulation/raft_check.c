@@ -146,6 +146,11 @@ void check_durable(world *w, node *n, const disk_op *op)
         if (op->hard.term < old->term ||
             (op->hard.term == old->term && old->vote != TRM_RAFT_NONE && op->hard.vote != old->vote))
             world_fail(w, "n%" PRIu64 ": term or vote go back on the disk", n->id);
+        uint64_t commit = op->hard.commit;
+        if (commit > n->disk.last || commit > w->truth.committed_last ||
+            (commit > n->disk.base && n->disk.hash[commit] != w->truth.committed_hash[commit]))
+            world_fail(w, "n%" PRIu64 " stores that entry %" PRIu64 " is committed, which is not on its disk",
+                       n->id, commit);
         n->durable_hard = op->hard;
     }
     for (size_t i = 0; i < op->entries_len; i++) {
