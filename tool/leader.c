@@ -153,7 +153,7 @@ static trm_status make_master(trm_leader *self, trm_err *err)
 static trm_status prepare(trm_leader *self, trm_err *err)
 {
     if (self->interrupted)
-        return trm_err_set(err, TRM_EINTERRUPTED, "interrupted (%s) before the job began", self->interrupted);
+        return trm_err_set(err, TRM_EINTERRUPTED, "%s", self->interrupted);
     if (!self->able)
         return trm_err_set(err, self->first_status == TRM_OK ? TRM_ELAUNCH : self->first_status, "%s",
                            self->first_status == TRM_OK ? "no rank has executors that work"

@@ -52,7 +52,7 @@ static void signal_step(rank *self, uint64_t now_ns)
     if (signalled && !self->leave_ns) {
         self->leave_ns = now_ns + TRM_SIGNAL_WAIT_MS * TRM_NS_PER_MS;
         if (self->leader)
-            trm_leader_interrupt(self->leader, strsignal(signalled));
+            trm_leader_interrupt(self->leader, "interrupted; the same command goes on with the job");
     }
     if (self->leave_ns && now_ns >= self->leave_ns) {
         trm_end end = {.exit_code = TRM_EXIT_INTERRUPTED, .keep_runs = true};

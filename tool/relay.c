@@ -19,6 +19,7 @@ static const char *const noise[] = {
     "pmix_ptl",
     "unable to send message to",
     "lost connection",
+    ": Forwarding signal ",
 };
 
 /* The same for what stands between two rules. */

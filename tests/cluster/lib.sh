@@ -30,12 +30,10 @@ JOB_SECONDS=${JOB_SECONDS:-120} # a job that takes longer hangs
 
 # The processes of this script that are still there, itself and its children's shells left out.
 own_processes() {
-    for environ in /proc/[0-9]*/environ; do
-        pid=${environ#/proc/} pid=${pid%/environ}
+    grep -lsazx "TRIREME_TEST_ID=$TRIREME_TEST_ID" /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do
         [ "$pid" != $$ ] || continue
-        { tr '\0' '\n' <"$environ"; } 2>/dev/null | grep -qx "TRIREME_TEST_ID=$TRIREME_TEST_ID" || continue
         name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
-        case $name in sh | bash | dash | tr | grep | cat | timeout | sleep) continue ;; esac
+        case $name in sh | bash | dash | grep | cat | timeout | sleep | *.sh) continue ;; esac
         echo "$pid $name"
     done
 }
