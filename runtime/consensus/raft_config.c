@@ -165,6 +165,8 @@ static trm_status refuse_now(const trm_raft *self, trm_err *err)
 {
     if (self->role != TRM_RAFT_LEADER)
         return trm_err_set(err, TRM_EFENCED, "this node does not lead");
+    if (self->disk_full)
+        return trm_err_set(err, TRM_ENOSPACE, "the replicated log's disk is full");
     if (self->transfer_to != TRM_RAFT_NONE)
         return trm_err_set(err, TRM_AGAIN, "leadership is being handed over");
     /* Thesis 4.1 as corrected in July 2015 (raft-dev, "bug in single-server membership
@@ -303,7 +305,7 @@ static bool choose(const trm_raft *self, trm_raft_change *change, uint64_t *node
 
 trm_status raft_mend(trm_raft *self, trm_err *err)
 {
-    if (self->options.voters_wanted == 0 || self->disk_full || refuse_now(self, NULL) != TRM_OK)
+    if (self->options.voters_wanted == 0 || refuse_now(self, NULL) != TRM_OK)
         return TRM_OK;
     trm_raft_change change;
     uint64_t node;

@@ -199,7 +199,9 @@ trm_status raft_on_append(trm_raft *self, const trm_raft_message *message, trm_e
     /* Rule 5: not behind the last entry that this leader is known to have too; what lies
      * there may be of another. */
     raft_set_commit(self, message->commit < self->verified ? message->commit : self->verified);
-    self->ack_due = true;
+    /* What is not durable yet is acknowledged when it is. */
+    bool will_be_told = message->entries_len > 0 && self->verified > self->log.durable;
+    self->ack_due |= !will_be_told;
     return TRM_OK;
 }
 
