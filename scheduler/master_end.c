@@ -60,6 +60,8 @@ static bool is_waited_for(const master_rank *rank)
 
 static void begin_end(trm_master *self)
 {
+    if (self->job && self->job->state == TRM_JOB_DONE)
+        master_attempts_remove(self);
     self->stage = STAGE_END;
     self->end_ns = self->now_ns + BYE_MS * MS;
     self->end_again_ns = self->now_ns + END_AGAIN_MS * MS;

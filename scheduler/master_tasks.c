@@ -173,15 +173,31 @@ static uint32_t target_of(const trm_master *self, const master_rank *rank, unsig
     return each * rank->executors;
 }
 
-/* The first task of the list that may run on the rank: one that failed there goes elsewhere, as
- * long as there is an elsewhere. */
-static uint32_t take(trm_master *self, unsigned phase, task_list *list, uint32_t number)
+static bool another_is_idle(const trm_master *self, unsigned phase, uint32_t number)
+{
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        const master_rank *rank = &self->ranks[i];
+        if (i != number && master_rank_works(rank) && !rank->setup_due && self->now_ns >= rank->pause_ns &&
+            rank->running[phase].count < rank->executors)
+            return true;
+    }
+    return false;
+}
+
+/* The first task of the list that did not fail on this rank the last time. When there is none close
+ * by, the first, unless an executor elsewhere is idle: one that is idle here is worse. */
+static uint32_t take(trm_master *self, unsigned phase, const task_list *list, uint32_t number)
 {
     master_phase *in = &self->phase[phase];
     uint32_t task = list->first;
-    bool alone = self->executors == self->ranks[number].executors;
-    for (unsigned i = 0; task != NO_TASK && in->task[task].rank == number && !alone; i++)
-        task = i + 1 < LOOK_AHEAD_MAX ? in->task[task].next : NO_TASK;
+    for (unsigned i = 0; task != NO_TASK && in->task[task].rank == number && i < LOOK_AHEAD_MAX; i++)
+        task = in->task[task].next;
+    if (task == NO_TASK || in->task[task].rank == number)
+        task = list->first;
+    if (task != NO_TASK && in->task[task].rank == number && another_is_idle(self, phase, number)) {
+        self->all_hungry = true;
+        return NO_TASK;
+    }
     if (task != NO_TASK)
         unqueue(self, phase, task);
     return task;
@@ -313,5 +329,7 @@ bool master_tasks_step(trm_master *self, uint64_t *wake_ns)
     for (uint32_t i = 0; i < self->config.ranks && self->stage == STAGE_RUN; i++)
         if (all || self->ranks[i].hungry)
             any |= feed_rank(self, i, wake_ns);
+    if (self->all_hungry)
+        master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
     return any;
 }

@@ -1,9 +1,60 @@
+/* Whether a job may write its output where it is asked to, and what lies there of it.
+ *
+ *     output directory    is             then
+ *     not there, empty    ·              FRESH
+ *     this job's, ended   _SUCCESS       DONE; with --overwrite cleared, FRESH
+ *     this job's          unfinished     RESUME, also with --overwrite
+ *     another job's       ·              refused, saying what differs; with --overwrite cleared, FRESH
+ *     anything else       ·              refused; with --overwrite cleared, FRESH, unless the working
+ *                                        directory or the home directory lies in it
+ *
+ * Which job it is, is in STATE/identity: whole, checksummed, and there before the log is, so that
+ * a job is compared before its log is opened. With --state DIR the output directory says in
+ * .trireme/elsewhere where that is; the two belong together, and neither is shared.
+ *
+ * No link is followed: an output directory that is one is refused. The state directory is private
+ * (0700), the output directory made by umask. Two launches at the same time are told apart by a
+ * lock on the output directory's own file, held from trm_state_dir_open to trm_state_dir_close.
+ */
 #ifndef TRM_SCHEDULER_STATE_DIR_H
 #define TRM_SCHEDULER_STATE_DIR_H
+
+#include "runtime/fs.h"
 #include "scheduler/submission.h"
-typedef enum trm_state_found { TRM_STATE_FRESH, TRM_STATE_RESUME, TRM_STATE_DONE } trm_state_found;
-typedef struct trm_state_dir { trm_state_found found; const trm_spec *spec; trm_fs *fs; } trm_state_dir;
-trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_submission *submission, trm_fs *fs, trm_err *err);
+
+#define TRM_STATE_VERSION 1u
+
+typedef enum trm_state_found {
+    TRM_STATE_FRESH = 1, /* nothing of this job is there */
+    TRM_STATE_RESUME,    /* an unfinished run of it: the log says how far it came */
+    TRM_STATE_DONE       /* it is done: nothing is to be run */
+} trm_state_found;
+
+typedef struct trm_state_dir {
+    trm_fs *fs;
+    const trm_spec *spec;
+    trm_state_found found;
+    trm_file *lock;
+    bool made_private, made_state;          /* by this launch: what undo removes */
+    char first_made[TRM_FS_PATH_BYTES_MAX]; /* the highest directory of the output's path; "": none */
+} trm_state_dir;
+
+/* Looks, decides, clears where --overwrite says so, makes the directories, and saves identity and
+ * plan. With RESUME, `submission` takes over the saved plan. TRM_EOUTPUT: refused, in one sentence
+ * that names the directory; TRM_EVERSION: the state is of another version of the program;
+ * TRM_ECORRUPT: it is damaged; TRM_EFENCED: another launch is using it; TRM_ENOSPACE, TRM_ENOMEM. On
+ * failure nothing is left that was not there before. */
+trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_submission *submission,
+                              trm_fs *fs, trm_err *err);
+/* Nothing was committed to the log: removes what this launch has made. Also closes. */
 void trm_state_dir_undo(trm_state_dir *self);
 void trm_state_dir_close(trm_state_dir *self);
+
+/* STATE/identity:
+ *   u32 magic "TRMI" · u32 version · string output directory · identity as in SUBMIT · u32 CRC-32C
+ * What is read of it is anything at all: TRM_ECORRUPT, TRM_EVERSION. */
+void trm_saved_identity_encode(const trm_identity *identity, const char *output_dir, trm_writer *out);
+trm_status trm_saved_identity_decode(const void *bytes, size_t len, trm_identity *identity, char *output_dir,
+                                     size_t output_dir_bytes, trm_err *err);
+
 #endif

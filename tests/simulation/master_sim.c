@@ -68,6 +68,13 @@ static void fail(const history *self, const char *what, uint64_t number)
 {
     fprintf(stderr, "master_sim: %s (%" PRIu64 "), launch %u, at %" PRIu64 " ms\n", what, number,
             self->launch, (uint64_t)(self->now_ns / TRM_NS_PER_MS));
+    if (self->master) {
+        trm_progress at;
+        trm_master_progress(self->master, &at);
+        fprintf(stderr, "%s, %u ranks, %u alive, maps %u of %u (%u run), reduces %u of %u (%u run)\n",
+                at.phase, at.ranks, at.ranks_alive, at.of[1].done, at.of[1].total, at.of[1].running,
+                at.of[2].done, at.of[2].total, at.of[2].running);
+    }
     fprintf(stderr, "replay with: tests/simulation/master_sim %" PRIu64 " 1\n", self->seed);
     exit(1);
 }
@@ -272,6 +279,7 @@ static void begin_launch(history *self)
 static void end_launch(history *self, bool crash)
 {
     trm_master_destroy(self->master);
+    self->master = NULL;
     if (crash)
         trm_replog_mem_crash(self->log);
     else

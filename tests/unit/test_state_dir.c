@@ -1,0 +1,331 @@
+/* Output and state directories: what is fresh, resumed, done, refused; and that what was refused
+ * leaves nothing behind. */
+#include "jobs/names.h"
+#include "scheduler/state_dir.h"
+#include "tests/unit/temp_tree.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+typedef struct place {
+    temp_tree tree;
+    char output[600], state[600], other_state[600];
+    char *inputs[1];
+    trm_spec spec;
+    trm_traits traits;
+    trm_submission submission;
+    trm_state_dir dir;
+    trm_err err;
+} place;
+
+static void place_init(place *self)
+{
+    memset(self, 0, sizeof *self);
+    temp_tree_init(&self->tree);
+    snprintf(self->output, sizeof self->output, "%s/out", self->tree.path);
+    snprintf(self->state, sizeof self->state, "%s/out/.trireme", self->tree.path);
+    snprintf(self->other_state, sizeof self->other_state, "%s/state", self->tree.path);
+    self->inputs[0] = strdup(temp_tree_text(&self->tree, "in", "a\nb\nc\n"));
+    self->spec = (trm_spec){
+        .output_dir = self->output, .state_dir = self->state, .inputs = self->inputs, .inputs_count = 1};
+    self->traits = (trm_traits){.name = "count", .input = TRM_INPUT_LINES, .folds = true, .params_hash = 7};
+}
+
+static void place_close(place *self)
+{
+    free(self->inputs[0]);
+    temp_tree_close(&self->tree);
+}
+
+static trm_status open_it(place *self)
+{
+    trm_status status = trm_submission_init(&self->submission, &self->spec, &self->traits, 2, 64u << 20,
+                                            trm_fs_posix(), &self->err);
+    assert_int_equal(status, TRM_OK);
+    self->err.text[0] = '\0';
+    status = trm_state_dir_open(&self->dir, &self->spec, &self->submission, trm_fs_posix(), &self->err);
+    if (status != TRM_OK)
+        trm_submission_close(&self->submission);
+    return status;
+}
+
+static void close_it(place *self)
+{
+    trm_state_dir_close(&self->dir);
+    trm_submission_close(&self->submission);
+}
+
+static bool there(const place *self, const char *name)
+{
+    struct stat about;
+    return lstat(temp_tree_name(&self->tree, "%s", name), &about) == 0;
+}
+
+static void run_to_success(place *self)
+{
+    assert_int_equal(open_it(self), TRM_OK);
+    temp_tree_text(&self->tree, "out/part-00000", "x\n");
+    temp_tree_text(&self->tree, "out/_SUCCESS", "{}\n");
+    close_it(self);
+}
+
+static void assert_refused(place *self, trm_status status, const char *words)
+{
+    assert_int_equal(open_it(self), status);
+    if (!strstr(self->err.text, words))
+        fail_msg("'%s' does not say '%s'", self->err.text, words);
+}
+
+static void a_fresh_place_is_made_and_unmade(void **state)
+{
+    place self;
+    place_init(&self);
+    snprintf(self.output, sizeof self.output, "%s/a/b/out", self.tree.path);
+    snprintf(self.state, sizeof self.state, "%s/a/b/out/.trireme", self.tree.path);
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    struct stat about;
+    assert_int_equal(stat(self.state, &about), 0);
+    assert_int_equal(about.st_mode & 0777, 0700);
+    assert_true(there(&self, "a/b/out/.trireme/attempts") && there(&self, "a/b/out/.trireme/identity"));
+    trm_state_dir_undo(&self.dir);
+    trm_submission_close(&self.submission);
+    assert_false(there(&self, "a"));
+    place_close(&self);
+}
+
+static void an_empty_directory_stays_when_it_is_undone(void **state)
+{
+    place self;
+    place_init(&self);
+    temp_tree_dir(&self.tree, "out");
+    assert_int_equal(open_it(&self), TRM_OK);
+    trm_state_dir_undo(&self.dir);
+    trm_submission_close(&self.submission);
+    assert_true(there(&self, "out"));
+    assert_false(there(&self, "out/.trireme"));
+    place_close(&self);
+}
+
+static void the_same_job_is_resumed_with_its_plan(void **state)
+{
+    place self;
+    place_init(&self);
+    assert_int_equal(open_it(&self), TRM_OK);
+    uint32_t partitions = self.submission.plan.partitions;
+    close_it(&self);
+    temp_tree_text(&self.tree, "out/part-00000", "x\n");
+    self.spec.overwrite = true; /* an unfinished run goes on all the same */
+    trm_status status = trm_submission_init(&self.submission, &self.spec, &self.traits, 9, 64u << 20,
+                                            trm_fs_posix(), &self.err);
+    assert_int_equal(status, TRM_OK);
+    assert_int_not_equal(self.submission.plan.partitions, partitions);
+    status = trm_state_dir_open(&self.dir, &self.spec, &self.submission, trm_fs_posix(), &self.err);
+    assert_int_equal(status, TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_RESUME);
+    assert_int_equal(self.submission.plan.partitions, partitions);
+    assert_int_equal(self.submission.identity.partitions, partitions);
+    assert_true(there(&self, "out/part-00000"));
+    trm_state_dir_undo(&self.dir); /* of a resumed one nothing is unmade */
+    trm_submission_close(&self.submission);
+    assert_true(there(&self, "out/.trireme/identity"));
+    place_close(&self);
+}
+
+static void what_is_done_is_done_until_it_is_overwritten(void **state)
+{
+    place self;
+    place_init(&self);
+    run_to_success(&self);
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_DONE);
+    close_it(&self);
+    self.spec.overwrite = true;
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    assert_false(there(&self, "out/part-00000") || there(&self, "out/_SUCCESS"));
+    close_it(&self);
+    place_close(&self);
+}
+
+static void another_job_is_refused_by_what_differs(void **state)
+{
+    place self;
+    place_init(&self);
+    run_to_success(&self);
+    self.traits.params_hash = 8;
+    assert_refused(&self, TRM_EOUTPUT, "parameters");
+    self.traits.params_hash = 7;
+    strcpy(self.traits.name, "grep");
+    assert_refused(&self, TRM_EOUTPUT, "the job was 'count' and is 'grep'");
+    strcpy(self.traits.name, "count");
+    self.spec.partitions = 3;
+    assert_refused(&self, TRM_EOUTPUT, "--partitions was 0 and is 3");
+    self.spec.partitions = 0;
+    self.spec.gzip_output = true;
+    assert_refused(&self, TRM_EOUTPUT, "--gzip");
+    self.spec.gzip_output = false;
+    temp_tree_text(&self.tree, "in", "other words\n");
+    assert_refused(&self, TRM_EOUTPUT, "has changed");
+    assert_true(there(&self, "out/part-00000"));
+    self.spec.overwrite = true;
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    close_it(&self);
+    place_close(&self);
+}
+
+static void a_foreign_directory_is_refused_and_left_as_it_was(void **state)
+{
+    place self;
+    place_init(&self);
+    temp_tree_dir(&self.tree, "out");
+    temp_tree_text(&self.tree, "out/thesis.txt", "words\n");
+    assert_refused(&self, TRM_EOUTPUT, "thesis.txt");
+    assert_false(there(&self, "out/.trireme"));
+    assert_true(there(&self, "out/thesis.txt"));
+    self.spec.overwrite = true;
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_false(there(&self, "out/thesis.txt"));
+    close_it(&self);
+    place_close(&self);
+}
+
+static void a_home_is_not_cleared(void **state)
+{
+    place self;
+    place_init(&self);
+    char *home = getenv("HOME") ? strdup(getenv("HOME")) : NULL;
+    temp_tree_dir(&self.tree, "out");
+    temp_tree_text(&self.tree, "out/thesis.txt", "words\n");
+    setenv("HOME", self.output, 1);
+    self.spec.overwrite = true;
+    assert_refused(&self, TRM_EOUTPUT, "home");
+    assert_true(there(&self, "out/thesis.txt"));
+    if (home)
+        setenv("HOME", home, 1);
+    free(home);
+    place_close(&self);
+}
+
+static void links_and_files_are_refused(void **state)
+{
+    place self;
+    place_init(&self);
+    temp_tree_dir(&self.tree, "real");
+    assert_int_equal(symlink("real", self.output), 0);
+    assert_refused(&self, TRM_EOUTPUT, "symbolic link");
+    assert_int_equal(unlink(self.output), 0);
+    temp_tree_text(&self.tree, "out", "a file\n");
+    assert_refused(&self, TRM_EOUTPUT, "not a directory");
+    place_close(&self);
+}
+
+static void damage_and_other_versions_are_said(void **state)
+{
+    place self;
+    place_init(&self);
+    assert_int_equal(open_it(&self), TRM_OK);
+    close_it(&self);
+    uint8_t *bytes;
+    size_t len;
+    char *path = temp_tree_name(&self.tree, "out/.trireme/identity");
+    assert_int_equal(trm_fs_read_whole(trm_fs_posix(), path, 1u << 20, &bytes, &len, NULL), TRM_OK);
+    bytes[len - 9] ^= 1;
+    temp_tree_file(&self.tree, "out/.trireme/identity", bytes, len);
+    assert_refused(&self, TRM_ECORRUPT, "damaged");
+    bytes[len - 9] ^= 1;
+    bytes[4]++;
+    temp_tree_file(&self.tree, "out/.trireme/identity", bytes, len);
+    assert_refused(&self, TRM_EVERSION, "version 2");
+    bytes[4]--;
+    temp_tree_file(&self.tree, "out/.trireme/identity", bytes, len);
+    temp_tree_text(&self.tree, "out/.trireme/plan", "no plan");
+    assert_refused(&self, TRM_ECORRUPT, "plan");
+    self.spec.overwrite = true; /* asked to, it begins anew */
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    close_it(&self);
+    free(bytes);
+    place_close(&self);
+}
+
+static void two_launches_do_not_share_an_output(void **state)
+{
+    place self, other;
+    place_init(&self);
+    assert_int_equal(open_it(&self), TRM_OK);
+    other = self;
+    other.spec.overwrite = true;
+    assert_refused(&other, TRM_EFENCED, "another launch");
+    assert_true(there(&self, "out/.trireme/identity"));
+    close_it(&self);
+    place_close(&self);
+}
+
+static void a_state_elsewhere_belongs_to_one_output(void **state)
+{
+    place self;
+    place_init(&self);
+    self.spec.state_dir = self.other_state;
+    run_to_success(&self);
+    assert_true(there(&self, "state/identity") && there(&self, "out/.trireme/elsewhere"));
+    assert_false(there(&self, "out/.trireme/identity"));
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_DONE);
+    close_it(&self);
+    self.spec.state_dir = self.state; /* forgotten to say */
+    assert_refused(&self, TRM_EOUTPUT, "--state");
+    self.spec.state_dir = self.other_state;
+    snprintf(self.output, sizeof self.output, "%s/second", self.tree.path);
+    assert_refused(&self, TRM_EOUTPUT, "belongs to the output");
+    assert_false(there(&self, "second"));
+    snprintf(self.output, sizeof self.output, "%s/out", self.tree.path);
+    assert_int_equal(trm_fs_remove_tree(trm_fs_posix(), self.output, NULL),
+                     TRM_OK); /* the user wants it anew */
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    close_it(&self);
+    place_close(&self);
+}
+
+static void what_a_crash_left_before_the_identity_is_cleared(void **state)
+{
+    place self;
+    place_init(&self);
+    temp_tree_dir(&self.tree, "out");
+    temp_tree_dir(&self.tree, "out/.trireme");
+    temp_tree_dir(&self.tree, "out/.trireme/attempts");
+    temp_tree_text(&self.tree, "out/.trireme/plan", "half");
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    close_it(&self);
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_RESUME);
+    close_it(&self);
+    place_close(&self);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fresh_place_is_made_and_unmade),
+        cmocka_unit_test(an_empty_directory_stays_when_it_is_undone),
+        cmocka_unit_test(the_same_job_is_resumed_with_its_plan),
+        cmocka_unit_test(what_is_done_is_done_until_it_is_overwritten),
+        cmocka_unit_test(another_job_is_refused_by_what_differs),
+        cmocka_unit_test(a_foreign_directory_is_refused_and_left_as_it_was),
+        cmocka_unit_test(a_home_is_not_cleared),
+        cmocka_unit_test(links_and_files_are_refused),
+        cmocka_unit_test(damage_and_other_versions_are_said),
+        cmocka_unit_test(two_launches_do_not_share_an_output),
+        cmocka_unit_test(a_state_elsewhere_belongs_to_one_output),
+        cmocka_unit_test(what_a_crash_left_before_the_identity_is_cleared),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
