@@ -112,6 +112,9 @@ trm_status trm_raft_create(trm_raft **out, const trm_raft_options *options, cons
         return trm_err_set(err, TRM_ENOMEM, "no memory for a node of the replicated log");
     fill_options(self, options);
     self->random = options->seed;
+    /* Answers to reads of an earlier life must not be taken for those of this one. */
+    uint64_t other = ~options->seed;
+    self->read_context = trm_random_next(&other) >> 1;
     self->now_ns = now_ns;
     self->role = self->role_told = TRM_RAFT_FOLLOWER;
     self->leader = self->leader_told = self->transfer_to = TRM_RAFT_NONE;
