@@ -89,6 +89,7 @@ trm_status trm_master_create(trm_master **out, const trm_master_config *config, 
     self->wall_ms = config->wall_ms;
     self->commands_last = &self->commands;
     trm_table_init(&self->table);
+    trm_journal_init(&self->journal, self->fs, self->spec->state_dir);
     trm_status status = make_ranks(self, err);
     if (status == TRM_OK)
         status = read_log(self, err);
@@ -129,6 +130,8 @@ void trm_master_destroy(trm_master *self)
     free(self->ranks);
     free(self->picked);
     free(self->parts);
+    trm_journal_close(&self->journal);
+    trm_writer_close(&self->bindings);
     trm_writer_close(&self->commit);
     trm_writer_close(&self->scratch);
     trm_writer_close(&self->samples);
@@ -179,6 +182,10 @@ static bool begin_step(trm_master *self)
         return true;
     }
     self->stage = STAGE_RUN;
+    master_note_launch(self);
+    for (uint32_t i = 0; i < self->config.ranks; i++)
+        if (self->ranks[i].state == RANK_READY)
+            master_note_rank(self, i, "rank_ready", NULL);
     self->all_hungry = true;
     if (self->job->state == TRM_JOB_DONE)
         master_job_finish(self, TRM_JOB_DONE, 0, "");
@@ -281,6 +288,7 @@ bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64
         any |= master_publish_step(self, wake_ns);
     any |= !self->failed && master_log_flush(self, wake_ns);
     any |= self->stage >= STAGE_FLUSH && master_end_step(self, wake_ns);
+    master_record_step(self, wake_ns);
     return any;
 }
 
@@ -301,8 +309,10 @@ void trm_master_counters(const trm_master *self, trm_counters *out)
     *out = self->job ? self->job->counters : (trm_counters){0};
 }
 
-static const char *phase_name(const trm_master *self)
+const char *master_phase_name(const trm_master *self)
 {
+    if (!self->job)
+        return self->stage == STAGE_BEGIN ? "starting" : "ending";
     if (self->stage == STAGE_BEGIN)
         return "starting";
     if (self->stage != STAGE_RUN)
@@ -318,7 +328,7 @@ static const char *phase_name(const trm_master *self)
 
 void trm_master_progress(const trm_master *self, trm_progress *out)
 {
-    *out = (trm_progress){.phase = phase_name(self),
+    *out = (trm_progress){.phase = master_phase_name(self),
                           .ranks = self->config.ranks,
                           .ranks_alive = self->ready,
                           .epoch = self->epoch,

@@ -101,8 +101,10 @@ typedef struct ref_batch {
 
 static void batch_flush(trm_master *self, ref_batch *batch)
 {
-    if (batch->count)
+    if (batch->count) {
         master_command_enqueue(self);
+        master_note_count(self, batch->type == TRM_COMMAND_ADOPT ? "adopted" : "lost", batch->count);
+    }
     batch->count = batch->previous = 0;
 }
 

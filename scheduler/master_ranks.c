@@ -87,6 +87,7 @@ void master_rank_unfit(trm_master *self, uint32_t number, trm_status status, con
         rank->text = strdup("it has no memory");
     rank->unfit = status;
     rank->state = RANK_UNFIT;
+    master_note_rank(self, number, "rank_unfit", why);
     if (self->config.ranks > 1)
         trm_warn("rank %u on %s cannot work: %s", number, host_of(self, number), why);
     if (self->job) {
@@ -106,6 +107,7 @@ void master_rank_aside(trm_master *self, uint32_t number, const char *why)
     if (rank->aside || !others)
         return; /* the last one goes on as well as it can */
     rank->aside = true;
+    master_note_rank(self, number, "rank_aside", why);
     trm_warn("rank %u on %s is set aside: %s", number, host_of(self, number), why);
     master_homes_leave(self, number);
     count_ranks(self);
@@ -117,6 +119,7 @@ static void lose_rank(trm_master *self, uint32_t number)
     bool came = rank->state == RANK_READY;
     rank->state = RANK_LOST;
     rank->pulse = (trm_pulse){0};
+    master_note_rank(self, number, "rank_lost", came ? "it is silent" : "it has not come");
     if (came)
         trm_warn("rank %u on %s has not been heard of for %u s: its tasks are given to others", number,
                  host_of(self, number), RANK_SILENT_MS / 1000);
@@ -136,6 +139,7 @@ void master_rank_back(trm_master *self, uint32_t number)
     master_rank *rank = &self->ranks[number];
     trm_info("rank %u on %s is heard of again", number, host_of(self, number));
     rank->state = RANK_READY;
+    master_note_rank(self, number, "rank_back", NULL);
     rank->setup_due = true;
     rank->outputs_at = 0; /* what was sent meanwhile may be lost */
     rank->idle_pulses = rank->stuck_pulses = rank->refusals = 0;
@@ -206,6 +210,9 @@ static void welcome(trm_master *self, uint32_t number, const trm_hello *hello)
     number_host(self, number);
     propose_member(self, number, hello);
     tell_neighbours(self, number);
+    master_note_bindings(self, hello);
+    if (self->job)
+        master_note_rank(self, number, "rank_ready", NULL);
     count_ranks(self);
 }
 

@@ -29,6 +29,7 @@ static void learn_time(master_phase *in, const trm_report *report)
 static void prepared(trm_master *self, uint32_t from, const trm_report *report)
 {
     soft_task *task = &self->phase[report->phase].task[report->task];
+    master_note_prepared(self, from, report);
     master_task_unlink(self, report->phase, report->task);
     task->state = SOFT_PREPARED;
     trm_commit commit = {.phase = report->phase,
@@ -129,6 +130,7 @@ static void refused(trm_master *self, uint32_t from, const trm_report *report)
 
 static void failed(trm_master *self, uint32_t from, const trm_report *report)
 {
+    master_note_failure(self, from, report, counts(report));
     if (!counts(report)) {
         refused(self, from, report);
         return;

@@ -9,6 +9,7 @@
  *   master_sample.c   cut points of a range partitioned job
  *   master_publish.c  parts into place, the manifest
  *   master_end.c      FINISH, END, BYE
+ *   master_record.c   events, status, bindings
  */
 #ifndef TRM_SCHEDULER_MASTER_SELF_H
 #define TRM_SCHEDULER_MASTER_SELF_H
@@ -16,6 +17,7 @@
 #include "runtime/clock.h"
 #include "runtime/json.h"
 #include "scheduler/master.h"
+#include "scheduler/journal.h"
 #include "scheduler/task_list.h"
 
 #define MS TRM_NS_PER_MS
@@ -187,6 +189,17 @@ struct trm_master {
     trm_end end;
     uint64_t end_ns, end_again_ns;
 
+    /* The record. */
+    trm_journal journal;
+    const char *phase_noted;
+    unsigned tasks_noted, failures_noted;
+    struct {
+        uint64_t tasks, bytes, records;
+    } unlisted[TRM_PHASES]; /* since the last event that counts them */
+    trm_writer bindings;
+    bool bindings_due, end_noted;
+    uint64_t status_ns;
+
     trm_writer frame; /* being composed */
     uint64_t dropped;
 };
@@ -204,6 +217,7 @@ bool master_log_apply(trm_master *self);
 /* Nothing is undecided. */
 bool master_log_quiet(const trm_master *self);
 /* The job cannot go on, though it may be resumed: says so and ends. */
+const char *master_phase_name(const trm_master *self); /* master.c */
 void master_give_up(trm_master *self, trm_status status, const char *why);
 
 /* ---- master_ranks.c ---- */
@@ -272,6 +286,17 @@ void master_job_fail(trm_master *self, trm_status status, const char *format, ..
     __attribute__((format(printf, 3, 4)));
 void master_job_finish(trm_master *self, trm_job_state state, uint32_t exit_code, const char *text);
 bool master_end_step(trm_master *self, uint64_t *wake_ns);
+
+/* ---- master_record.c ---- */
+trm_json *master_event(trm_master *self, const char *what);
+void master_note_launch(trm_master *self);
+void master_note_rank(trm_master *self, uint32_t rank, const char *what, const char *why);
+void master_note_prepared(trm_master *self, uint32_t from, const trm_report *report);
+void master_note_failure(trm_master *self, uint32_t from, const trm_report *report, bool counts);
+void master_note_count(trm_master *self, const char *what, uint64_t count);
+void master_note_bindings(trm_master *self, const trm_hello *hello);
+void master_note_end(trm_master *self);
+void master_record_step(trm_master *self, uint64_t *wake_ns);
 
 static inline void master_wake(uint64_t *wake_ns, uint64_t at_ns)
 {

@@ -444,6 +444,8 @@ static void make_history(history *self, uint64_t seed)
     if (status == TRM_OK)
         status = trm_fs_make_dirs(self->fs, STATE "/" TRM_ATTEMPTS_NAME, 0, &err);
     if (status == TRM_OK)
+        status = trm_fs_make_dirs(self->fs, STATE "/" TRM_STDERR_NAME, 0, &err);
+    if (status == TRM_OK)
         status = trm_plan_save(&self->submission.plan, self->fs, STATE, &crc, &err);
     if (status != TRM_OK)
         fail(self, err.text, 0);
