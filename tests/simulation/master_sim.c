@@ -20,6 +20,7 @@
 #include "tests/support/transport_mem.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,20 +238,21 @@ static void make_workers(history *self)
 static void draw_troubles(history *self)
 {
     uint64_t at = self->now_ns;
+    uint64_t span = self->spec.tasks * (self->habits.task_max_ns / TRM_NS_PER_MS) / (2 * self->ranks) + 50;
     bool last = self->launch + 1 >= LAUNCHES_MAX / 2;
-    self->crash_ns = !last && often(self, 350) ? at + below(self, 6000) * TRM_NS_PER_MS : 0;
-    self->interrupt_ns = !last && often(self, 150) ? at + below(self, 6000) * TRM_NS_PER_MS : 0;
-    self->full_ns = often(self, 150) ? at + 1 + below(self, 3000) * TRM_NS_PER_MS : 0;
+    self->crash_ns = !last && often(self, 450) ? at + below(self, span) * TRM_NS_PER_MS : 0;
+    self->interrupt_ns = !last && often(self, 200) ? at + below(self, span) * TRM_NS_PER_MS : 0;
+    self->full_ns = often(self, 150) ? at + 1 + below(self, span) * TRM_NS_PER_MS : 0;
     self->room_ns = self->full_ns + (1 + below(self, 3000)) * TRM_NS_PER_MS;
-    self->lose_ns = often(self, 300) ? at + below(self, 5000) * TRM_NS_PER_MS : 0;
+    self->lose_ns = often(self, 300) ? at + below(self, span) * TRM_NS_PER_MS : 0;
     self->interrupted = false;
 }
 
-static void begin_launch(history *self)
+static void begin_launch(history *self, uint32_t ranks, uint32_t hosts)
 {
     self->launches++;
-    self->ranks = 1 + (uint32_t)below(self, RANKS_MAX);
-    self->hosts = 1 + (uint32_t)below(self, HOSTS_MAX);
+    self->ranks = ranks;
+    self->hosts = hosts;
     trm_transport_net_options options = {.ranks = self->ranks,
                                          .seed = trm_draw_next(&self->draw),
                                          .delay_max_ns = below(self, 3) * TRM_NS_PER_MS,
@@ -495,7 +497,8 @@ static void run_history(history *self, uint64_t seed)
                 fail(self, "so many launches, and the job is not done", self->launch);
             break;
         }
-        begin_launch(self);
+        uint32_t ranks = 1 + (uint32_t)below(self, RANKS_MAX);
+        begin_launch(self, ranks, 1 + (uint32_t)below(self, HOSTS_MAX));
         bool ended = run_launch(self, &end);
         end_launch(self, !ended);
         done = ended && check_end(self, &end);
@@ -506,8 +509,83 @@ static void run_history(history *self, uint64_t seed)
 
 /* ---- What a task costs ------------------------------------------------------------------------------- */
 
+typedef struct bench {
+    history world;
+    uint64_t master_ns;
+    int64_t bytes, bytes_max; /* that the master has from malloc */
+    bool measures_bytes;
+} bench;
+
+static int64_t malloced(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return (int64_t)(info.uordblks + info.hblkhd);
+}
+
+/* One turn of the loop, with the master's part of it measured. */
+static bool bench_turn(bench *self, uint64_t *wake_ns)
+{
+    history *world = &self->world;
+    for (uint32_t i = 0; i < world->ranks; i++)
+        trm_transport_net_rank(world->net, i)->ops->poll(trm_transport_net_rank(world->net, i));
+    int64_t before = self->measures_bytes ? malloced() : 0;
+    uint64_t begin_ns = trm_clock_now_ns();
+    receive_rank0(world);
+    bool any = trm_master_step(world->master, world->now_ns, world->now_ns / TRM_NS_PER_MS, wake_ns);
+    self->master_ns += trm_clock_now_ns() - begin_ns;
+    self->bytes += self->measures_bytes ? malloced() - before : 0;
+    self->bytes_max = self->bytes > self->bytes_max ? self->bytes : self->bytes_max;
+    for (uint32_t i = 0; i < world->ranks; i++)
+        sim_worker_step(world->workers[i], world->now_ns, wake_ns);
+    return any;
+}
+
+static void bench_run(bench *self, uint32_t tasks)
+{
+    history *world = &self->world;
+    trm_end end;
+    make_history(world, 1);
+    trm_submission_close(&world->submission);
+    world->spec.tasks = tasks;
+    world->traits = (trm_traits){.name = "empty",
+                                 .input = TRM_INPUT_NONE,
+                                 .map_only = true,
+                                 .counters_count = 1,
+                                 .counters = {"attempts"}};
+    world->habits = (sim_habits){
+        .task_min_ns = 20000, .task_max_ns = 20000, .poison_task = UINT32_MAX, .leaves_nothing = true};
+    trm_status status = trm_submission_init(&world->submission, &world->spec, &world->traits, 2, 64u << 20,
+                                            world->fs, &(trm_err){""});
+    if (status != TRM_OK)
+        fail(world, "no submission", status);
+    begin_launch(world, 2, 1);
+    trm_log_disk_forget(world->disk, true);
+    memset(world->kill_ns, 0, sizeof world->kill_ns);
+    while (!trm_master_ended(world->master, &end)) {
+        uint64_t wake_ns = UINT64_MAX;
+        trm_transport_net_set_now(world->net, world->now_ns);
+        bool any = bench_turn(self, &wake_ns);
+        uint64_t arrival_ns = trm_transport_net_next_ns(world->net);
+        wake_ns = arrival_ns < wake_ns ? arrival_ns : wake_ns;
+        world->now_ns = any || wake_ns <= world->now_ns ? world->now_ns + 1000 : wake_ns;
+    }
+    if (end.exit_code)
+        fail(world, end.text, end.exit_code);
+}
+
+/* Twice: what counts bytes takes time. */
 static int master_bench(uint32_t tasks)
 {
+    static bench timed, weighed;
+    bench_run(&timed, tasks);
+    uint64_t log_bytes = trm_log_disk_bytes(timed.world.disk);
+    printf("master_sim: %u empty tasks on 2 ranks: %.2f us of processor a task in the master, %.1f bytes a "
+           "task in the "
+           "log,",
+           tasks, (double)timed.master_ns / 1e3 / tasks, (double)log_bytes / tasks);
+    weighed.measures_bytes = true;
+    bench_run(&weighed, tasks);
+    printf(" %.1f bytes of memory a task\n", (double)weighed.bytes_max / tasks);
     return 0;
 }
 

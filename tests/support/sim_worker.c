@@ -186,7 +186,7 @@ static void write_part(sim_worker *self, const trm_order *order, trm_report *out
 static void succeed(sim_worker *self, const trm_order *order, trm_report *out)
 {
     bool part = order->phase == TRM_PHASE_REDUCE || !self->setup.partitions;
-    if (order->phase == TRM_PHASE_SAMPLE)
+    if (order->phase == TRM_PHASE_SAMPLE || self->config.habits->leaves_nothing)
         return;
     sim_task_counters(order->phase, order->task, &out->counters);
     if (part) {

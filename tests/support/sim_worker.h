@@ -38,6 +38,7 @@ typedef struct sim_habits {
     unsigned empty_permille;  /* maps that emit nothing; by task, not by attempt */
     uint32_t poison_task;     /* this map always fails; UINT32_MAX: none */
     bool writes_parts;        /* parts as files in `fs` */
+    bool leaves_nothing;      /* no output, no counters: empty tasks */
 } sim_habits;
 
 typedef struct sim_worker sim_worker;
