@@ -114,7 +114,7 @@ trm_status trm_raft_create(trm_raft **out, const trm_raft_options *options, cons
     self->random = options->seed;
     /* Answers to reads of an earlier life must not be taken for those of this one. */
     uint64_t other = ~options->seed;
-    self->read_context = trm_random_next(&other) >> 1;
+    self->read_context = trm_random_next(&other) >> 4; /* well below TRM_RAFT_INDEX_MAX */
     self->now_ns = now_ns;
     self->role = self->role_told = TRM_RAFT_FOLLOWER;
     self->leader = self->leader_told = self->transfer_to = TRM_RAFT_NONE;

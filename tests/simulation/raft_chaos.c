@@ -53,6 +53,8 @@ void mood_draw(world *w)
     bool only_some = below(w, 3) == 0;
     for (unsigned i = 0; i < FAULTS; i++)
         m->weight[i] = only_some && below(w, 3) ? 0 : usual[i];
+    m->slow_disks = below(w, 6) == 0;
+    m->group_max = (uint32_t)ONE_OF(1, 2, 16);
     m->hint_crashed = m->weight[FAULT_WIPE] == 0;
 }
 
@@ -210,7 +212,7 @@ void chaos(world *w)
         roughen(w);
         break;
     case FAULT_SLOW:
-        n->slow_disk = below(w, 2);
+        n->slow_disk = w->mood.slow_disks || below(w, 2);
         w->totals->slow_disks += n->slow_disk;
         break;
     case FAULT_FULL:

@@ -62,7 +62,7 @@ static void change_begins(world *w, node *n, const trm_raft_state *state, const 
                           const trm_raft_members *members)
 {
     for (uint64_t i = state->commit + 1; i < entry->index; i++)
-        if (n->log.config[i])
+        if (n->log.config[i] == i)
             world_fail(w,
                        "n%" PRIu64 " changes members at entry %" PRIu64 "; the change at %" PRIu64
                        " is not committed",
@@ -110,10 +110,11 @@ void check_append(world *w, node *n, const trm_raft_entry *entries, size_t len)
         n->log.term[entry->index] = (uint32_t)entry->term;
         n->log.last = entry->index;
         trm_raft_members members;
-        n->log.config[entry->index] = is_config(w, entry, &members);
+        bool config = is_config(w, entry, &members);
+        n->log.config[entry->index] = config ? (uint32_t)entry->index : n->log.config[entry->index - 1];
         size_t slot = entry_slot(&w->truth, entry->index, entry->term);
         if (!w->truth.entries[slot].index) {
-            if (n->log.config[entry->index])
+            if (config)
                 change_begins(w, n, &state, entry, &members);
             entry_is_made(w, n, &state, entry, slot);
         } else if (w->truth.entries[slot].hash != n->log.hash[entry->index]) {
@@ -121,6 +122,37 @@ void check_append(world *w, node *n, const trm_raft_entry *entries, size_t len)
                        "log matching: n%" PRIu64 " has another log up to entry %" PRIu64 " of term %" PRIu64,
                        n->id, entry->index, entry->term);
         }
+    }
+}
+
+/* The membership in effect is the newest one in the log, committed or not (thesis 4.1). */
+static void check_members(world *w, const node *n)
+{
+    trm_raft_entry entry;
+    trm_raft_members members;
+    uint64_t index = n->log.config[n->log.last];
+    if (index == 0 || !trm_raft_entry_at(n->raft, index, &entry))
+        return;
+    bool same = is_config(w, &entry, &members) && members.count == n->members.count;
+    for (uint32_t i = 0; same && i < members.count; i++)
+        same = members.member[i].node == n->members.member[i].node &&
+               members.member[i].voter == n->members.member[i].voter;
+    if (!same)
+        world_fail(w, "n%" PRIu64 " does not go by the membership of entry %" PRIu64, n->id, index);
+}
+
+/* A leader's windows: what is on its way is bounded, and nothing is when there is nothing. */
+static void check_windows(world *w, const node *n)
+{
+    const trm_raft_options *o = &w->mood.options;
+    size_t one_message = o->append_bytes_max + w->mood.payload_max + TRM_RAFT_MEMBERS_BYTES_MAX;
+    for (uint32_t i = 0; i < n->members.count; i++) {
+        trm_raft_peer peer;
+        if (trm_raft_peer_get(n->raft, n->members.member[i].node, &peer) &&
+            (peer.window_messages > o->window_messages || peer.window_bytes > o->window_bytes + one_message ||
+             (peer.window_messages == 0 && peer.window_bytes != 0)))
+            world_fail(w, "n%" PRIu64 " counts %u messages and %zu bytes in flight to n%" PRIu64, n->id,
+                       peer.window_messages, peer.window_bytes, peer.node);
     }
 }
 
@@ -179,6 +211,8 @@ void check_restored(world *w, node *n)
         one->base = index;
         one->hash[index] = hash;
         one->term[index] = (uint32_t)meta.term;
+        if (!follows)
+            one->config[index] = 0;
     }
     n->applied = index;
     if (n->commit < index)
@@ -200,13 +234,14 @@ void check_opened(world *w, node *n)
     found.base = found.last = meta.index;
     found.hash[meta.index] = truth_hash(w, meta.index, meta.term);
     found.term[meta.index] = (uint32_t)meta.term;
+    found.config[meta.index] = 0;
     for (uint64_t i = meta.index + 1; i <= trm_wal_last_index(n->wal); i++) {
         trm_wal_entry entry;
         trm_raft_members members;
         trm_wal_entry_at(n->wal, i, &entry);
         found.hash[i] = entry_hash(found.hash[i - 1], &entry);
         found.term[i] = (uint32_t)entry.term;
-        found.config[i] = is_config(w, &entry, &members);
+        found.config[i] = is_config(w, &entry, &members) ? (uint32_t)i : found.config[i - 1];
         found.last = i;
         if (truth_hash(w, i, entry.term) != found.hash[i])
             world_fail(w, "n%" PRIu64 " comes back with an entry %" PRIu64 " that was never made", n->id, i);
@@ -440,6 +475,9 @@ void check_node(world *w, node *n)
     n->hard = (trm_wal_hard_state){state.term, state.vote, state.commit};
     n->role = state.role;
     n->role_term = state.term;
+    if (!state.installing)
+        check_members(w, n);
+    check_windows(w, n);
     if (below(w, 40) == 0)
         check_whole(w, n);
 }

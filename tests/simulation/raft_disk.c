@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GROUP_MAX 16u
-
 disk_op *disk_add(node *n, disk_kind kind)
 {
     disk_op *op = calloc(1, sizeof *op);
@@ -49,7 +47,7 @@ void disk_drop(node *n)
 static uint64_t delay_ns(world *w, const node *n)
 {
     if (n->slow_disk && below(w, 3) == 0)
-        return 20 * MS + below(w, 300 * MS);
+        return below(w, 4 * w->mood.options.election_ns);
     return 50000 + below(w, n->slow_disk ? 20 * MS : MS);
 }
 
@@ -78,7 +76,8 @@ static void write_batches(world *w, node *n)
 {
     trm_err err;
     n->written = 0;
-    for (disk_op *op = n->ops_first; op && op->kind == DISK_BATCH && n->written < GROUP_MAX; op = op->next) {
+    for (disk_op *op = n->ops_first; op && op->kind == DISK_BATCH && n->written < w->mood.group_max;
+         op = op->next) {
         trm_status status = trm_wal_write(n->wal, &op->batch, &err);
         if (status != TRM_OK) {
             failed(w, n, status, "write", &err);

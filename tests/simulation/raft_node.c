@@ -36,6 +36,7 @@ void node_make(world *w, uint32_t slot, bool voter)
     n->slot = slot;
     n->id = slot;
     n->first_voter = voter;
+    n->slow_disk = w->mood.slow_disks;
     n->fs = trm_fs_mem_create(trm_draw_next(&w->draw));
     if (!n->fs)
         abort();
@@ -235,8 +236,9 @@ static void post(world *w, node *n, const trm_raft_message *message)
             abort();
         what->from = n->slot;
         what->len = out.len;
+        what->garbled = !w->calm && below(w, 400) == 0;
         memcpy(what->bytes, out.data, out.len);
-        if (!w->calm && below(w, 400) == 0) {
+        if (what->garbled) {
             what->bytes[below(w, out.len)] ^= (uint8_t)(1 + below(w, 255));
             w->totals->garbled++;
         }
@@ -275,8 +277,13 @@ void node_arrive(world *w, node *n, const letter *what)
     trm_err err;
     if (!n->raft)
         return;
-    if (trm_raft_message_decode(&message, room, what->bytes, what->len, &err) != TRM_OK)
+    if (trm_raft_message_decode(&message, room, what->bytes, what->len, &err) != TRM_OK) {
+        if (!what->garbled)
+            world_fail(w, "a message cannot be read: %s", err.text);
         return;
+    }
+    if (what->garbled)
+        world_fail(w, "a garbled message is read");
     trace_message(w, "recv", &message);
     trm_status status = trm_raft_receive(n->raft, &message, node_clock(w, n), &err);
     if (status != TRM_OK)

@@ -70,7 +70,7 @@ typedef struct shadow {
     uint64_t last;
     uint64_t hash[LOG_MAX]; /* of all entries up to [index]: equal only if all are */
     uint32_t term[LOG_MAX];
-    bool config[LOG_MAX];
+    uint32_t config[LOG_MAX]; /* the newest membership up to [index]; 0: none behind base */
 } shadow;
 
 /* ---- Disk. ---- */
@@ -90,7 +90,7 @@ typedef struct disk_op {
     struct disk_entry {
         uint64_t hash;
         uint32_t term;
-        bool config;
+        uint32_t config;
     } * entries;
     trm_wal_snapshot meta; /* BEGIN, SAVE: with a copy of config */
     uint64_t hash;         /* SAVE: of the state */
@@ -186,6 +186,7 @@ typedef enum event_kind {
 } event_kind;
 
 typedef struct letter {
+    bool garbled; /* on its way: a byte is another */
     uint32_t from;
     size_t len;
     uint8_t bytes[];
@@ -249,6 +250,8 @@ typedef struct mood {
     bool hint_crashed;       /* nodes that will come back are said to be dead, too */
     uint32_t snapshot_every; /* entries */
     uint32_t payload_max;
+    bool slow_disks;    /* all, from the begin */
+    uint32_t group_max; /* batches that are synced together */
     trm_raft_options options;
 } mood;
 
