@@ -8,7 +8,7 @@
 #   TRM_LOG_LINES    how much of the log of what failed is shown (60)
 #   TRM_NO_INSTALL   not empty: installs nothing, says what is missing
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%s\n' "$@"; }
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1

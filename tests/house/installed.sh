@@ -1,8 +1,10 @@
 #!/bin/sh
 # What `make install` lays down is all that a user needs: the header, the library with the
 # names that the header declares and no others, the pkg-config file. Kernels and programs
-# are compiled against it as the documents say, from an empty directory.
+# are compiled and run as the documents say, from an empty directory.
 set -u
+[ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+unset TRIREME_KERNEL_DIR
 top=$(cd "${srcdir:-.}" && pwd)
 if grep -q '^#define TRM_SANITIZED' config.h; then
     echo "a build with a sanitizer is not for installing"
@@ -36,6 +38,7 @@ END
 }
 libdir=$root$(show libdir)
 includedir=$root$(show includedir)
+bindir=$root$(show bindir)
 
 make -s install DESTDIR="$root" >"$work/install" 2>&1 || {
     echo "make install failed:"
@@ -67,43 +70,69 @@ ok "the library shows what the header declares and nothing else" diff "$work/dec
 
 # --- Users' code ------------------------------------------------------------------------
 cd "$work" || exit 1
-cat >own_kernel.c <<'END'
-#include <ctype.h>
-#include <trireme.h>
-
-static int map(trm_task *task, const trm_record *line)
-{
-    for (size_t i = 0, begin; i < line->len; i++) {
-        for (begin = i; i < line->len && isalpha((unsigned char)line->data[i]); i++)
-            continue;
-        if (i > begin)
-            trm_emit_u64(task, line->data + begin, i - begin, 1);
-    }
-    return 0;
-}
-
-TRM_EXPORT_JOB = {
-    TRM_JOB_HEADER, .name = "own", .map = map, .fold = TRM_FOLD_SUM_U64, .value_type = TRM_U64,
-};
-END
+PATH=$bindir:$PATH LD_LIBRARY_PATH=$libdir
+TMPDIR=$work/tmp
+export PATH LD_LIBRARY_PATH TMPDIR
+mkdir tmp
 cat >own_program.c <<'END'
 #include <stdio.h>
 #include <trireme.h>
 
 int main(void) { return puts(trm_version()) < 0; }
 END
+echo '#include <trireme.h>' >own.cc
 strict="-Wall -Wextra -Wpedantic -Werror"
 # shellcheck disable=SC2086
 {
-    ok "a kernel compiles as C99" $CC -std=c99 $strict -fPIC -shared $cflags own_kernel.c -o own_kernel.so
-    ok "a kernel needs no library but the C library's" sh -c "! objdump -p own_kernel.so | grep NEEDED | grep -v 'libc\.so'"
     ok "a program compiles and links" $CC $strict $cflags own_program.c -o own_program $libs
-    ok "a program says the version" [ "$(LD_LIBRARY_PATH=$libdir ./own_program)" = "$version" ]
-    if command -v g++ >/dev/null 2>&1; then
-        echo '#include <trireme.h>' >own.cc
+    ok "a program says the version" [ "$(./own_program)" = "$version" ]
+    command -v g++ >/dev/null 2>&1 &&
         ok "the header is C++ as well" g++ -std=c++11 $strict $cflags -fsyntax-only own.cc
-    fi
 }
+ok "trireme says the version" sh -c "trireme version | grep -qF '$version'"
+ok "trireme lists the kernels" sh -c "trireme jobs | grep -q wordcount"
+ok "the manual knows every option" sh -c "
+    trireme run --help | grep -o -- '--[a-z][a-z-]*' | sort -u | sed 's/--//' | while read -r option; do
+        grep -q -- \"Fl Fl \$option\\b\" '$top/docs/trireme.1' || { echo \"\$option is missing\"; exit 1; }
+    done"
+
+# --- The documents, to the letter ----------------------------------------------------------
+# A block behind a line "<!-- file: NAME -->" is that file, one behind "<!-- run -->" is run by
+# sh -e, in the order of the page, in a directory in which data/ holds some text.
+steps() {
+    awk -v dir="$1" '
+    /^<!-- file: .* -->$/ { out = dir "/" $3; next }
+    /^<!-- run -->$/ { out = sprintf("%s/step-%02d", dir, ++steps); next }
+    out && /^```/ { if (inside) { close(out); out = ""; inside = 0 } else inside = 1; next }
+    inside { print > out }' "$2"
+}
+
+page() {
+    dir=$work/$(basename "$1" .md)
+    mkdir -p "$dir/data"
+    cp "$top/LICENSE" "$top"/docs/*.md "$dir/data"
+    steps "$dir" "$1"
+    cd "$dir" || exit 1
+    for kernel in *.c; do
+        [ -e "$kernel" ] || continue
+        # shellcheck disable=SC2086
+        ok "$1: $kernel compiles as C99 without a warning" \
+            $CC -std=c99 $strict -Wno-unused-parameter $cflags -fsyntax-only "$kernel"
+    done
+    for step in step-*; do
+        [ -e "$step" ] || continue
+        ok "$1: $(head -n 2 "$step" | tail -n 1)" sh -e "$step"
+    done
+    cd "$work" || exit 1
+}
+if command -v "${MPIRUN:-mpirun}" >/dev/null 2>&1; then
+    page "$top/docs/kernels.md"
+    page "$top/README.md"
+    [ -z "$(find "$TMPDIR" -mindepth 1 -maxdepth 1 -name 'trireme-*')" ] ||
+        ok "scratch is empty at the end" ls "$TMPDIR/"
+else
+    echo "no mpirun: the commands of the documents are not run"
+fi
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
