@@ -333,10 +333,10 @@ section_scaling() {
     echo
     echo "The same inputs as above on $(nproc) cores; more ranks than cores are more than the machine has."
     echo
-    echo "| | word count s | MB/s | times 1 rank | TeraSort s | MB/s | times 1 rank |"
+    echo "| ranks | word count s | MB/s | times 1 rank | TeraSort s | MB/s | times 1 rank |"
     echo "| --- | --- | --- | --- | --- | --- | --- |"
     for ranks in 1 2 4; do
-        echo "| $ranks ranks | $(median wordcount_$ranks) | $(rate wordcount_$ranks "$text_size") |" \
+        echo "| $ranks | $(median wordcount_$ranks) | $(rate wordcount_$ranks "$text_size") |" \
             "$(ratio wordcount_$ranks wordcount_1) | $(median terasort_$ranks) | $(rate terasort_$ranks "$size") |" \
             "$(ratio terasort_$ranks terasort_1) |"
     done
