@@ -194,8 +194,10 @@ static void refuse(trm_leader *self, trm_status status, const char *why, uint64_
     self->refuse_until_ns = now_ns + TRM_REFUSE_WAIT_MS * TRM_NS_PER_MS;
     trm_replog_close(self->log);
     self->log = NULL;
-    if (self->opened && status != TRM_OK)
+    if (self->opened && status != TRM_OK) {
         trm_state_dir_undo(&self->state_dir);
+        self->opened = false;
+    }
 }
 
 /* The rank's own number comes last in the byes too: its worker has an end like all others. */

@@ -100,7 +100,7 @@ refused 'kernel: leak' 1 'memory' -n 2 --max-attempts 1 --memory 64M --executors
 
 # Without an mpirun.
 rm -rf "$work/out"
-timeout 60 env PATH="$work" "$builddir/.libs/trireme" run -n 2 wordcount "$in/good" -o "$work/out" 2>"$work/err"
+timeout 60 env PATH="$work" LD_LIBRARY_PATH="$builddir/.libs" "$builddir/.libs/trireme" run -n 2 wordcount "$in/good" -o "$work/out" 2>"$work/err"
 code=$?
 { [ $code -eq 5 ] && grep -q 'no mpirun on the PATH' "$work/err" && [ ! -e "$work/out" ]; } && pass 'no mpirun on the PATH' ||
     fail 'no mpirun on the PATH' "exit status $code"

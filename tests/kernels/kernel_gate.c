@@ -1,7 +1,10 @@
-/* Counts words, but stops at a gate: tasks from number `after` on wait until the file `gate` is
- * there. So a test can do something in the middle of a job, whatever the machine's speed. */
+/* Counts words, but stops at a gate: tasks from number `after` on make `gate`.waiting and wait until
+ * the file `gate` is there. So a test can do something in the middle of a job, whatever the machine's speed.
+ */
 #include "jobs/trireme.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,6 +12,9 @@ static int setup(trm_task *task)
 {
     if ((int64_t)trm_task_index(task) < trm_param_int(task, "after"))
         return 0;
+    char waiting[4096];
+    snprintf(waiting, sizeof waiting, "%s.waiting", trm_param_string(task, "gate"));
+    close(open(waiting, O_CREAT | O_WRONLY, 0600));
     while (access(trm_param_string(task, "gate"), F_OK) != 0)
         usleep(10000);
     return 0;
