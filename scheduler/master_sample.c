@@ -99,7 +99,8 @@ static bool read_samples(const trm_writer *samples, key_list *out)
         if (!key_list_add(out, bytes, len))
             return false;
     }
-    qsort(out->key, out->count, sizeof *out->key, compare_keys);
+    if (out->count)
+        qsort(out->key, out->count, sizeof *out->key, compare_keys);
     return true;
 }
 

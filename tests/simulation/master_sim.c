@@ -25,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HISTORIES 400u
+#define HISTORIES 200u
 #define RANKS_MAX 8u
 #define HOSTS_MAX 3u
 #define LAUNCHES_MAX 12u
