@@ -35,6 +35,29 @@
 
 static uint64_t first_case = 1, cases = CASES;
 
+/* One at a time; what a test that fails leaves is removed by its teardown. */
+static temp_tree tree;
+static bool tree_is_open;
+
+static void open_tree(void)
+{
+    temp_tree_init(&tree);
+    tree_is_open = true;
+}
+
+static void close_tree(void)
+{
+    temp_tree_close(&tree);
+    tree_is_open = false;
+}
+
+static int remove_tree(void **state)
+{
+    if (tree_is_open)
+        close_tree();
+    return 0;
+}
+
 /* What a test leaves in a process that is killed is no leak. */
 const char *__asan_default_options(void);
 __attribute__((visibility("default"))) const char *__asan_default_options(void)
@@ -516,8 +539,7 @@ static void check_output(const whole_job *job)
 /* ---- Inputs ------------------------------------------------------------------------- */
 
 /* Records are seeds in hexadecimal, 16 digits; the newline makes them fixed records of 17. */
-static void write_inputs(const temp_tree *tree, trm_input input, unsigned files, unsigned records,
-                         trm_draw *random)
+static void write_inputs(trm_input input, unsigned files, unsigned records, trm_draw *random)
 {
     static char text[17u * 65536u + 1];
     for (unsigned file = 0; file < files; file++) {
@@ -527,7 +549,7 @@ static void write_inputs(const temp_tree *tree, trm_input input, unsigned files,
             len += (size_t)sprintf(text + len, "%016llx\n", (unsigned long long)trm_draw_next(random) >> 8);
         char name[32];
         snprintf(name, sizeof name, "input/%u", file);
-        temp_tree_file(tree, name, text, len);
+        temp_tree_file(&tree, name, text, len);
     }
 }
 
@@ -584,11 +606,10 @@ static void run_case(uint64_t seed)
     now.seed = seed;
     draw_case(&random);
     trm_input input = (trm_input)trm_draw_below(&random, 4);
-    temp_tree tree;
-    temp_tree_init(&tree);
+    open_tree();
     temp_tree_dir(&tree, "input");
-    write_inputs(&tree, input, 1 + (unsigned)trm_draw_below(&random, 6),
-                 1 + (unsigned)trm_draw_below(&random, 3000), &random);
+    write_inputs(input, 1 + (unsigned)trm_draw_below(&random, 6), 1 + (unsigned)trm_draw_below(&random, 3000),
+                 &random);
 
     whole_job job;
     whole_job_init(&job, tree.path);
@@ -617,7 +638,7 @@ static void run_case(uint64_t seed)
     CHECK(whole_job_attempts(&job) == 0);
     whole_job_close(&job);
     drop_pairs(&now.emitted);
-    temp_tree_close(&tree);
+    close_tree();
 }
 
 static void random_jobs_are_right(void **state)
@@ -737,7 +758,6 @@ static trm_job naughty_job(void)
 }
 
 typedef struct naughty {
-    temp_tree tree;
     whole_job job;
     trm_job kernel;
     char *inputs[1];
@@ -745,10 +765,10 @@ typedef struct naughty {
 
 static void open_naughty(naughty *self, const trm_job *kernel, bool through_crew)
 {
-    temp_tree_init(&self->tree);
-    whole_job_init(&self->job, self->tree.path);
+    open_tree();
+    whole_job_init(&self->job, tree.path);
     self->kernel = *kernel;
-    self->inputs[0] = temp_tree_text(&self->tree, "lines", "aa\nbb\ncc\nbb\n");
+    self->inputs[0] = temp_tree_text(&tree, "lines", "aa\nbb\ncc\nbb\n");
     self->job.spec.own_job = &self->kernel;
     self->job.spec.inputs = self->inputs;
     self->job.spec.inputs_count = 1;
@@ -766,7 +786,7 @@ static void open_naughty(naughty *self, const trm_job *kernel, bool through_crew
 static void close_naughty(naughty *self)
 {
     whole_job_close(&self->job);
-    temp_tree_close(&self->tree);
+    close_tree();
     misdeed = NULL;
 }
 
@@ -1087,17 +1107,17 @@ int main(int argc, char **argv)
         cases = 1;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_jobs_are_right),
-        cmocka_unit_test(maps_that_fail),
-        cmocka_unit_test(maps_whose_partition_fails),
-        cmocka_unit_test(reduces_that_fail),
-        cmocka_unit_test(lost_inputs_are_named),
-        cmocka_unit_test(executors_that_die),
-        cmocka_unit_test(emitting_after_the_end_is_the_end),
-        cmocka_unit_test(a_crew_s_attempt_fails_alone),
-        cmocka_unit_test(orders_that_make_no_sense),
-        cmocka_unit_test(maps_wait_for_cuts),
-        cmocka_unit_test(nothing_is_no_part),
+        cmocka_unit_test_teardown(random_jobs_are_right, remove_tree),
+        cmocka_unit_test_teardown(maps_that_fail, remove_tree),
+        cmocka_unit_test_teardown(maps_whose_partition_fails, remove_tree),
+        cmocka_unit_test_teardown(reduces_that_fail, remove_tree),
+        cmocka_unit_test_teardown(lost_inputs_are_named, remove_tree),
+        cmocka_unit_test_teardown(executors_that_die, remove_tree),
+        cmocka_unit_test_teardown(emitting_after_the_end_is_the_end, remove_tree),
+        cmocka_unit_test_teardown(a_crew_s_attempt_fails_alone, remove_tree),
+        cmocka_unit_test_teardown(orders_that_make_no_sense, remove_tree),
+        cmocka_unit_test_teardown(maps_wait_for_cuts, remove_tree),
+        cmocka_unit_test_teardown(nothing_is_no_part, remove_tree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
