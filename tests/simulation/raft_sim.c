@@ -6,9 +6,11 @@
  *   raft_sim --trace SEED               runs one and tells all that happens
  *
  * Environment: TRM_TEST_SEED the first seed (default 1); SIM_HISTORIES how many (default
- * 10,000); SIM_PROCESSES (default: as many as there are processors, at most 8);
+ * 10,000, with sanitizers 2,000); SIM_PROCESSES (default: as many as there are processors, at most 8);
  * SIM_PROGRESS=1 tells every 10,000 histories how far it has come.
  */
+#include "config.h"
+
 #include "runtime/diag.h"
 #include "tests/simulation/raft_world.h"
 
@@ -18,7 +20,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef TRM_SANITIZED
+#define HISTORIES 2000u /* some ten times slower */
+#else
 #define HISTORIES 10000u
+#endif
 #define PROCESSES_MAX 8u
 #define BLOCK 10000u
 
