@@ -557,9 +557,8 @@ static trm_status boot(raft_log *self, trm_wal *wal, uint64_t now_ns, trm_err *e
     return status;
 }
 
-static trm_status open_wal(raft_log *self, trm_wal **out, trm_err *err)
+static trm_status open_wal(const trm_replog_raft_config *config, trm_wal **out, trm_err *err)
 {
-    const trm_replog_raft_config *config = &self->config;
     char host[256] = "this host", owner[320];
     gethostname(host, sizeof host - 1);
     snprintf(owner, sizeof owner, "process %ld on host %s", (long)getpid(), host);
@@ -579,6 +578,21 @@ static trm_status open_wal(raft_log *self, trm_wal **out, trm_err *err)
     return status;
 }
 
+trm_status trm_replog_raft_make(const trm_replog_raft_config *config, trm_err *err)
+{
+    bool there = false;
+    trm_wal *wal = NULL;
+    trm_replog_raft_config mine = *config;
+    mine.fs = config->fs ? config->fs : trm_fs_posix();
+    trm_status status = trm_wal_exists(mine.fs, config->dir, &there, err);
+    if (status == TRM_OK && there)
+        return trm_err_set(err, TRM_AGAIN, "there is a log in %s already", config->dir);
+    if (status == TRM_OK)
+        status = open_wal(&mine, &wal, err);
+    trm_wal_close(wal);
+    return status;
+}
+
 trm_status trm_replog_raft_open(trm_replog **out, const trm_replog_raft_config *config, uint64_t now_ns,
                                 trm_err *err)
 {
@@ -594,7 +608,7 @@ trm_status trm_replog_raft_open(trm_replog **out, const trm_replog_raft_config *
     self->config.fs = config->fs ? config->fs : trm_fs_posix();
     self->snapshot_bytes = config->snapshot_bytes ? config->snapshot_bytes : SNAPSHOT_BYTES;
     trm_wal *wal = NULL;
-    trm_status status = open_wal(self, &wal, err);
+    trm_status status = open_wal(&self->config, &wal, err);
     if (status == TRM_OK)
         status = boot(self, wal, now_ns, err);
     if (status == TRM_OK)

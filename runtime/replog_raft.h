@@ -39,6 +39,10 @@ typedef struct trm_replog_raft_config {
  * trm_replog_local_open. */
 trm_status trm_replog_raft_open(trm_replog **out, const trm_replog_raft_config *config, uint64_t now_ns,
                                 trm_err *err);
+/* Makes the log of a first voter and closes it: for whoever begins the group on behalf of all, where
+ * the directories are shared. Of `config` fs, dir, log_id, first_members and image are used. A log
+ * that is there already is refused with TRM_AGAIN. */
+trm_status trm_replog_raft_make(const trm_replog_raft_config *config, trm_err *err);
 /* A message of `from`, whatever it holds. False: dropped. */
 bool trm_replog_raft_receive(trm_replog *log, uint32_t from, const void *bytes, size_t len, uint64_t now_ns);
 /* Whether bytes begin as a message of this log does: to tell them from others. */

@@ -433,6 +433,13 @@ trm_status trm_raft_tick(trm_raft *self, uint64_t now_ns, trm_err *err)
     return TRM_OK;
 }
 
+trm_status trm_raft_campaign(trm_raft *self, uint64_t now_ns, trm_err *err)
+{
+    if (now_ns > self->now_ns)
+        self->now_ns = now_ns;
+    return self->role == TRM_RAFT_FOLLOWER ? raft_campaign(self, false, err) : TRM_OK;
+}
+
 uint64_t trm_raft_wake_ns(const trm_raft *self)
 {
     uint64_t wake_ns = self->election_at_ns;

@@ -246,6 +246,10 @@ trm_status trm_raft_tick(trm_raft *self, uint64_t now_ns, trm_err *err);
 /* When the next tick is due. */
 uint64_t trm_raft_wake_ns(const trm_raft *self);
 
+/* Calls an election now, without waiting for a timeout: of the first voter of a new group, say.
+ * No effect on who may not be elected, or leads. TRM_ENOMEM. */
+trm_status trm_raft_campaign(trm_raft *self, uint64_t now_ns, trm_err *err);
+
 /* A message has arrived. What is not for this node and group, stale, or from who must not
  * send it, is dropped and counted (TRM_OK). TRM_ENOMEM; TRM_EPEER: it contradicts what
  * Raft guarantees (another entry in a committed place, two leaders in a term); dropped:
