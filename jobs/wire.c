@@ -268,6 +268,33 @@ void trm_pulse_decode(trm_pulse *self, trm_reader *in)
     self->dropped = trm_get_varint(in);
 }
 
+void trm_begin_encode(const trm_begin *self, trm_writer *out)
+{
+    trm_put_varint(out, self->voters_wanted);
+    trm_put_blob(out, self->members, self->members_len);
+    trm_put_varint(out, self->neighbours);
+    for (uint32_t i = 0; i < self->neighbours; i++) {
+        trm_put_varint(out, self->neighbour[i].rank);
+        trm_put_varint(out, self->neighbour[i].pid);
+    }
+}
+
+void trm_begin_decode(trm_begin *self, trm_reader *in)
+{
+    size_t len = 0;
+    memset(self, 0, sizeof *self);
+    self->voters_wanted = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX);
+    const uint8_t *members = trm_get_blob(in, sizeof self->members, &len);
+    if (members && len)
+        memcpy(self->members, members, len);
+    self->members_len = (uint32_t)len;
+    self->neighbours = (uint32_t)trm_get_varint_max(in, TRM_BEGIN_NEIGHBOURS_MAX);
+    for (uint32_t i = 0; i < self->neighbours && trm_reader_ok(in); i++) {
+        self->neighbour[i].rank = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX - 1);
+        self->neighbour[i].pid = trm_get_varint(in);
+    }
+}
+
 void trm_end_encode(const trm_end *self, trm_writer *out)
 {
     trm_put_varint(out, self->exit_code);

@@ -2,6 +2,7 @@
  *
  *     worker                         master
  *       │ ── HELLO ─────────────────▶ │   who I am, what my executors found the job to be
+ *       │ ◀───────────────── BEGIN ── │   from rank 0: the launch has this epoch and these voters
  *       │ ◀───────────────── SETUP ── │   the plan is in the state directory (checksum)
  *       │ ◀───────────────── ORDER ── │   run these attempts
  *       │ ── REPORT ────────────────▶ │   these attempts ended so (batched)
@@ -54,9 +55,10 @@ typedef enum trm_wire_type {
     TRM_WIRE_FETCH,
     TRM_WIRE_BLOCK,
     TRM_WIRE_ADOPT,
-    TRM_WIRE_HELD
+    TRM_WIRE_HELD,
+    TRM_WIRE_BEGIN
 } trm_wire_type;
-#define TRM_WIRE_TYPE_MAX TRM_WIRE_HELD
+#define TRM_WIRE_TYPE_MAX TRM_WIRE_BEGIN
 
 typedef enum trm_phase {
     TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */
@@ -98,6 +100,20 @@ typedef struct trm_setup {
     uint32_t peers_count;
     trm_peer *peers; /* from malloc after decoding; trm_setup_close */
 } trm_setup;
+
+/* From the rank that has prepared the job, in a frame of the epoch that begins. */
+#define TRM_BEGIN_MEMBERS_BYTES 1024u
+#define TRM_BEGIN_NEIGHBOURS_MAX 1024u
+typedef struct trm_begin {
+    uint32_t voters_wanted;
+    uint32_t members_len;
+    uint8_t members[TRM_BEGIN_MEMBERS_BYTES]; /* who votes first: an encoded trm_raft_members */
+    uint32_t neighbours;                      /* ranks of the receiver's host, itself left out */
+    struct {
+        uint32_t rank;
+        uint64_t pid;
+    } neighbour[TRM_BEGIN_NEIGHBOURS_MAX];
+} trm_begin;
 
 typedef struct trm_order {
     uint8_t phase;
@@ -194,6 +210,8 @@ trm_status trm_wire_open(const void *bytes, size_t len, trm_wire_header *header,
  * and are to be followed by trm_reader_done (lists: until trm_reader_left is 0). */
 void trm_hello_encode(const trm_hello *self, trm_writer *out);
 void trm_hello_decode(trm_hello *self, trm_reader *in);
+void trm_begin_encode(const trm_begin *self, trm_writer *out);
+void trm_begin_decode(trm_begin *self, trm_reader *in);
 void trm_setup_encode(const trm_setup *self, trm_writer *out);
 trm_status trm_setup_decode(trm_setup *self, trm_reader *in); /* TRM_ENOMEM, TRM_ECORRUPT */
 void trm_setup_close(trm_setup *self);
