@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +110,8 @@ static int show(const char *name, const char *path, bool whole)
     int status = 0;
     while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
         continue;
+    if (child > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE)
+        return TRM_EXIT_DONE; /* nobody reads the list any more */
     if (child < 0 || !WIFEXITED(status)) {
         trm_error("kernel '%s' cannot be loaded", path);
         return TRM_EXIT_REFUSED;
