@@ -3,6 +3,7 @@
  * that the script moves; everything is drawn from its seed, so it always goes the same way.
  *
  *   scenario_words.c    the statements that make something happen
+ *   scenario_network.c  those about the network
  *   scenario_expect.c   the statements that look
  *   scenario_world.c    nodes, their disks, the network, what must always hold
  *   scenario_log.c      the statements about log files, over the real wal
@@ -143,6 +144,16 @@ bool scenario_status_word(const char *word, trm_status *out);
 bool scenario_message_word(const char *word, trm_raft_message_type *out);
 /* "1->2", with * for any; ids TRM_RAFT_NONE for any. */
 bool scenario_way_word(scenario_world *world, const char *word, uint64_t *from, uint64_t *to);
+
+/* "TERM" or "TERM:TEXT"; a text made of the index when there is none. */
+bool scenario_entry_word(scenario_world *world, const char *word, uint64_t index, trm_raft_entry *out,
+                         char *text);
+
+/* ---- scenario_network.c ---- */
+void scenario_cut(scenario_world *world, const scenario_line *line);
+void scenario_network(scenario_world *world, const scenario_line *line);
+void scenario_letters(scenario_world *world, const scenario_line *line);
+void scenario_send(scenario_world *world, const scenario_line *line);
 
 /* ---- scenario_expect.c ---- */
 void scenario_expect(scenario_world *world, const scenario_line *line);
