@@ -61,6 +61,9 @@ typedef struct trm_fs_ops {
     /* Takes the file for this opening of it alone, until it is closed or the process
      * ends; never waits. TRM_AGAIN: another has it. */
     trm_status (*lock)(trm_file *file, trm_err *err);
+    /* Whether another opening has taken the file; takes nothing, so that nobody is kept out by the
+     * question. False where there are no locks. */
+    trm_status (*locked)(trm_file *file, bool *out, trm_err *err);
     /* Begins to write what is in [offset, offset + len) back to the device and does not wait,
      * so that a later sync is short. Only a hint; NULL where there is none. */
     void (*write_back)(trm_file *file, uint64_t offset, uint64_t len);

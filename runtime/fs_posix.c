@@ -312,6 +312,18 @@ static trm_status posix_lock(trm_file *file, trm_err *err)
     return failed(err, "lock", path_of(file));
 }
 
+static trm_status posix_locked(trm_file *file, bool *out, trm_err *err)
+{
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd_of(file), F_OFD_GETLK, &all) == 0)
+        *out = all.l_type != F_UNLCK;
+    else if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ENOLCK)
+        *out = false;
+    else
+        return failed(err, "ask for the lock of", path_of(file));
+    return TRM_OK;
+}
+
 static const trm_fs_ops posix_ops = {
     .open = posix_open,
     .close = posix_close,
@@ -328,6 +340,7 @@ static const trm_fs_ops posix_ops = {
     .list = posix_list,
     .remove_tree = posix_remove_tree,
     .lock = posix_lock,
+    .locked = posix_locked,
     .write_back = posix_write_back,
 };
 

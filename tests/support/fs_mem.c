@@ -333,6 +333,15 @@ static trm_status mem_lock(trm_file *base, trm_err *err)
     return TRM_OK;
 }
 
+static trm_status mem_locked(trm_file *base, bool *out, trm_err *err)
+{
+    mem_file *file = (mem_file *)base;
+    if (file->dead)
+        return trm_err_set(err, TRM_EIO, "%s: opened before the machine stopped", file->path);
+    *out = file->node->locked_by && file->node->locked_by != file;
+    return TRM_OK;
+}
+
 const trm_fs_ops mem_ops = {
     .open = mem_open,
     .close = mem_close,
@@ -349,4 +358,5 @@ const trm_fs_ops mem_ops = {
     .list = mem_list,
     .remove_tree = mem_remove_tree,
     .lock = mem_lock,
+    .locked = mem_locked,
 };

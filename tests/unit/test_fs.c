@@ -180,7 +180,12 @@ static void a_lock_excludes_another_opening(void **state)
     assert_int_equal(fs->ops->open(fs, in("lock"), TRM_FS_WRITE | TRM_FS_CREATE, &two, &err), TRM_OK);
     assert_int_equal(fs->ops->lock(one, &err), TRM_OK);
     assert_int_equal(fs->ops->lock(two, &err), TRM_AGAIN);
+    bool locked = false;
+    assert_int_equal(fs->ops->locked(two, &locked, &err), TRM_OK);
+    assert_true(locked);
     fs->ops->close(one);
+    assert_int_equal(fs->ops->locked(two, &locked, &err), TRM_OK);
+    assert_false(locked);
     assert_int_equal(fs->ops->lock(two, &err), TRM_OK);
     fs->ops->close(two);
 }

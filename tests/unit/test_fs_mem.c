@@ -129,6 +129,11 @@ static void trees_and_locks(void **state)
     assert_int_equal(fs->ops->open(fs, "/x/l", flags | TRM_FS_EXCLUSIVE, &two, &err), TRM_AGAIN);
     assert_int_equal(fs->ops->lock(one, &err), TRM_OK);
     assert_int_equal(fs->ops->lock(two, &err), TRM_AGAIN);
+    bool locked = false;
+    assert_int_equal(fs->ops->locked(two, &locked, &err), TRM_OK);
+    assert_true(locked);
+    assert_int_equal(fs->ops->locked(one, &locked, &err), TRM_OK);
+    assert_false(locked);
     trm_fs_mem_kill(fs);
     fs->ops->close(two);
     assert_int_equal(fs->ops->open(fs, "/x/l", flags, &two, &err), TRM_OK);
