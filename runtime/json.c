@@ -11,8 +11,7 @@ static void put_text(trm_json *self, const char *text)
 
 /* ---- Strings -------------------------------------------------------------------------------- */
 
-/* How many bytes the character at `at` takes if it is well-formed UTF-8 (RFC 3629, section 4), else 0. */
-static size_t utf8_bytes(const uint8_t *at, size_t left)
+size_t trm_utf8_bytes(const uint8_t *at, size_t left)
 {
     uint8_t lead = at[0];
     if (lead < 0x80)
@@ -50,7 +49,7 @@ static void put_string(trm_json *self, const char *text, size_t len)
     size_t plain = 0; /* where what is copied as it is begins */
     trm_put_u8(self->out, '"');
     for (size_t at = 0; at < len;) {
-        size_t step = utf8_bytes(bytes + at, len - at);
+        size_t step = trm_utf8_bytes(bytes + at, len - at);
         bool as_it_is =
             step && bytes[at] >= 0x20 && bytes[at] != '"' && bytes[at] != '\\' && bytes[at] != 0x7f;
         if (as_it_is) {

@@ -18,6 +18,10 @@
 
 #define TRM_JSON_DEPTH_MAX 16u
 
+/* How many bytes the character at `at` takes if it is well-formed UTF-8 (RFC 3629, section 4), else 0;
+ * `left` is 1 or more. */
+size_t trm_utf8_bytes(const uint8_t *at, size_t left);
+
 typedef struct trm_json {
     trm_writer *out;
     unsigned depth;
