@@ -4,6 +4,7 @@
  *   OUT/part-00000 …          committed parts (".gz" with --gzip); one with nothing in it has no file
  *   OUT/_SUCCESS              the manifest, last of all
  *   OUT/.trireme/             private; also the state directory, unless --state names another
+ *       lock                  held by the launch that writes
  *       attempts/             parts that are prepared and not committed
  *       elsewhere             with --state: the path of the state directory
  *
@@ -27,6 +28,7 @@
 
 #define TRM_STATE_DIR_NAME ".trireme"
 #define TRM_SUCCESS_NAME "_SUCCESS"
+#define TRM_LOCK_NAME "lock"
 #define TRM_ATTEMPTS_NAME "attempts"
 #define TRM_ELSEWHERE_NAME "elsewhere"
 #define TRM_IDENTITY_NAME "identity"

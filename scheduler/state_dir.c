@@ -12,8 +12,6 @@
 #include <unistd.h>
 
 #define IDENTITY_MAGIC 0x494d5254u /* "TRMI" */
-#define IDENTITY_BYTES_MAX (64u * 1024u)
-#define LOCK_NAME "lock"
 #define PATH_BYTES TRM_FS_PATH_BYTES_MAX
 
 /* ---- Names ---------------------------------------------------------------------------------- */
@@ -92,7 +90,7 @@ static void read_identity(trm_state_dir *self, saved_job *out)
     size_t len;
     out->status = join(path, self->spec->state_dir, TRM_IDENTITY_NAME, &out->why);
     if (out->status == TRM_OK)
-        out->status = trm_fs_read_whole(self->fs, path, IDENTITY_BYTES_MAX, &bytes, &len, &out->why);
+        out->status = trm_fs_read_whole(self->fs, path, TRM_SAVED_IDENTITY_BYTES_MAX, &bytes, &len, &out->why);
     if (out->status == TRM_ELIMIT)
         out->status = TRM_ECORRUPT;
     if (out->status != TRM_OK)
@@ -208,7 +206,7 @@ static trm_status take_lock(trm_state_dir *self, trm_err *err)
     if (status == TRM_OK)
         status = make_one(self, dir, 0, &self->made_private, err);
     if (status == TRM_OK)
-        status = join(path, dir, LOCK_NAME, err);
+        status = join(path, dir, TRM_LOCK_NAME, err);
     if (status == TRM_OK)
         status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE, &self->lock, err);
     if (status != TRM_OK) {
@@ -518,7 +516,7 @@ void trm_state_dir_undo(trm_state_dir *self)
         if (fresh)
             clear_state(self, private_dir, NULL);
         if (self->made_private || fresh) {
-            if (join(path, private_dir, LOCK_NAME, NULL) == TRM_OK)
+            if (join(path, private_dir, TRM_LOCK_NAME, NULL) == TRM_OK)
                 self->fs->ops->remove(self->fs, path, NULL);
             self->fs->ops->remove(self->fs, private_dir, NULL);
         }

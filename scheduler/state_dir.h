@@ -23,6 +23,7 @@
 #include "scheduler/submission.h"
 
 #define TRM_STATE_VERSION 1u
+#define TRM_SAVED_IDENTITY_BYTES_MAX (64u * 1024u)
 
 typedef enum trm_state_found {
     TRM_STATE_FRESH = 1, /* nothing of this job is there */
