@@ -3,45 +3,62 @@
 #include "tool/launch.h"
 
 #include "jobs/exit_code.h"
+#include "jobs/names.h"
 #include "jobs/params.h"
 #include "runtime/clock.h"
 #include "runtime/diag.h"
-#include "tool/kernels.h"
+#include "scheduler/state_look.h"
+#include "tool/hosts.h"
+#include "tool/mpirun.h"
 #include "tool/relay.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ARGUMENTS_MAX 64u    /* of mpirun, before the user's own and the command */
 #define STOP_WAIT_MS 10000u  /* for the job to stop by itself when a person asks for it */
 #define RESULT_WAIT_MS 5000u /* for mpirun to end once the job has */
 #define TERM_WAIT_MS 5000u   /* for mpirun to end at SIGTERM, before SIGKILL */
 #define DRAIN_WAIT_MS 300u   /* for what is still in the pipes when mpirun is gone */
+#define PAUSE_MS 1000u       /* before the first relaunch; twice as long before each further one */
+#define PAUSE_MS_MAX 30000u
+#define LOCK_WAIT_MS 30000u /* for the ranks of a launch that was lost to leave the output */
+#define LOCK_LOOK_MS 100u   /* between two looks whether they have */
+#define LEFT_OUT_BYTES 512u /* of the names of hosts, in the line that says so */
 #define TERMINAL_COLUMNS_DEFAULT 80u
 
 typedef struct launch {
     const trm_options *options;
+    trm_mpirun command;
+    int signal_fd;            /* -1: not open */
+    struct stat success_then; /* _SUCCESS as it was before the first launch; st_ino 0: it was not */
+    bool interrupted, progress_shown;
+
+    /* One mpirun. */
     char token[TRM_LAUNCH_TOKEN_BYTES];
     pid_t mpirun; /* 0: it is gone */
     int wait_status;
-    int out_fd, err_fd, signal_fd; /* -1: closed */
+    int out_fd, err_fd; /* -1: closed */
     trm_relay out, err;
-    int result; /* -1: not known */
-    bool interrupted, progress_shown;
+    int result;       /* -1: not known */
     uint64_t next_ns; /* when the next signal goes to mpirun; 0: none is due */
     int next_signal;
+
+    /* Where a relaunch goes. */
+    char *hosts;     /* owned; NULL: as the options say */
+    int hostfile_fd; /* -1: as the options say */
+    char hostfile[64];
+    uint32_t ranks;
 } launch;
 
 /* ---- What is shown ---------------------------------------------------------------------------- */
@@ -102,140 +119,7 @@ static void told(void *context, const char *kind, const char *text)
     }
 }
 
-/* ---- Starting mpirun -------------------------------------------------------------------------- */
-
-static bool on_path(const char *name, char *out)
-{
-    const char *path = getenv("PATH");
-    if (strchr(name, '/')) {
-        snprintf(out, PATH_MAX, "%s", name);
-        return access(out, X_OK) == 0;
-    }
-    for (const char *at = path ? path : "/usr/bin:/bin"; at;) {
-        size_t len = strcspn(at, ":");
-        int wrote = snprintf(out, PATH_MAX, "%.*s/%s", (int)len, len ? at : ".", name);
-        if (len && wrote < PATH_MAX && access(out, X_OK) == 0)
-            return true;
-        at = at[len] ? at + len + 1 : NULL;
-    }
-    return false;
-}
-
-static trm_status find_mpirun(const trm_options *options, char *out, trm_err *err)
-{
-    if (options->mpirun)
-        return on_path(options->mpirun, out)
-                   ? TRM_OK
-                   : trm_err_set(err, TRM_ELAUNCH, "--mpirun %s: there is no such program", options->mpirun);
-    if (on_path("mpirun.openmpi", out) || on_path("mpirun", out))
-        return TRM_OK;
-    return trm_err_set(err, TRM_ELAUNCH,
-                       "no mpirun on the PATH: install Open MPI (Debian: openmpi-bin), or name it "
-                       "with --mpirun");
-}
-
-static trm_status check_root(trm_err *err)
-{
-    if (geteuid() != 0 || (getenv("OMPI_ALLOW_RUN_AS_ROOT") && getenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")))
-        return TRM_OK;
-    return trm_err_set(err, TRM_ELAUNCH,
-                       "Open MPI's mpirun does not run as root unless OMPI_ALLOW_RUN_AS_ROOT=1 and "
-                       "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 are set in the environment");
-}
-
-typedef struct arguments {
-    char **items;
-    size_t count;
-} arguments;
-
-static void put(arguments *args, const char *text)
-{
-    args->items[args->count++] = (char *)(uintptr_t)text;
-}
-
-static void put_pair(arguments *args, const char *name, const char *value)
-{
-    put(args, name);
-    put(args, value);
-}
-
-/* A parameter of Open MPI that neither environment nor --mpirun-option has set. */
-static void put_mca(arguments *args, const char *name, const char *value)
-{
-    char variable[64];
-    snprintf(variable, sizeof variable, "OMPI_MCA_%s", name);
-    if (getenv(variable))
-        return;
-    put(args, "--mca");
-    put_pair(args, name, value);
-}
-
-static void compose(arguments *args, const launch *self, const char *mpirun, const char *ranks,
-                    const char *program, int argc, char **argv)
-{
-    const trm_options *options = self->options;
-    put(args, mpirun);
-    put(args, "--enable-recovery");
-    put(args, "--oversubscribe");
-    put_pair(args, "--bind-to", "none"); /* ranks divide the cores that they find themselves */
-    put_mca(args, "pml", "ob1");         /* the ways of messages whose behaviour at a rank's death is known */
-    put_mca(args, "btl", "self,vader,tcp");
-    if (options->ranks)
-        put_pair(args, "-np", ranks);
-    if (options->hosts)
-        put_pair(args, "--host", options->hosts);
-    if (options->hostfile)
-        put_pair(args, "--hostfile", options->hostfile);
-    static const char *const passed_on[] = {TRM_LAUNCH_VARIABLE, TRM_TERMINAL_VARIABLE,
-                                            TRM_KERNEL_DIR_VARIABLE};
-    for (size_t i = 0; i < sizeof passed_on / sizeof passed_on[0]; i++)
-        if (getenv(passed_on[i]))
-            put_pair(args, "-x", passed_on[i]);
-    for (unsigned i = 0; i < options->mpirun_options_count; i++)
-        put(args, options->mpirun_options[i]);
-    put(args, program);
-    if (!options->spec.own_job)
-        put(args, "run");
-    for (int i = 1; i < argc; i++)
-        put(args, argv[i]);
-    args->items[args->count] = NULL;
-}
-
-static _Noreturn void be_mpirun(char **args, int out_fd, int err_fd)
-{
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    setpgid(0, 0); /* a terminal's SIGINT is for the launcher alone */
-    int null = open("/dev/null", O_RDONLY);
-    if (null >= 0 && dup2(null, STDIN_FILENO) >= 0 && dup2(out_fd, STDOUT_FILENO) >= 0 &&
-        dup2(err_fd, STDERR_FILENO) >= 0)
-        execv(args[0], args);
-    _exit(127);
-}
-
-static trm_status start(launch *self, char **args, trm_err *err)
-{
-    int out[2] = {-1, -1}, errors[2] = {-1, -1};
-    if (pipe2(out, O_CLOEXEC) || pipe2(errors, O_CLOEXEC))
-        return trm_err_errno(err, TRM_ELAUNCH, errno, "cannot make a pipe for mpirun");
-    fflush(NULL);
-    self->mpirun = fork();
-    if (self->mpirun == 0)
-        be_mpirun(args, out[1], errors[1]);
-    close(out[1]);
-    close(errors[1]);
-    if (self->mpirun < 0) {
-        self->mpirun = 0;
-        close(out[0]);
-        close(errors[0]);
-        return trm_err_errno(err, TRM_ELAUNCH, errno, "cannot start %s", args[0]);
-    }
-    self->out_fd = out[0];
-    self->err_fd = errors[0];
-    return TRM_OK;
-}
+/* ---- Waiting ------------------------------------------------------------------------------------- */
 
 static trm_status catch_signals(launch *self, trm_err *err)
 {
@@ -251,8 +135,6 @@ static trm_status catch_signals(launch *self, trm_err *err)
     self->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return self->signal_fd >= 0 ? TRM_OK : trm_err_errno(err, TRM_ELAUNCH, errno, "cannot wait for signals");
 }
-
-/* ---- Waiting ------------------------------------------------------------------------------------- */
 
 static void send_signal(launch *self, int number)
 {
@@ -274,14 +156,26 @@ static void on_person(launch *self)
     self->interrupted = true;
 }
 
+/* With mpirun goes what it has left of its group: while it is not reaped yet, its number is nobody
+ * else's. */
+static void reap(launch *self)
+{
+    siginfo_t info = {.si_pid = 0};
+    if (!self->mpirun || waitid(P_PID, (id_t)self->mpirun, &info, WEXITED | WNOWAIT | WNOHANG) ||
+        !info.si_pid)
+        return;
+    kill(-self->mpirun, SIGKILL);
+    if (waitpid(self->mpirun, &self->wait_status, 0) == self->mpirun)
+        self->mpirun = 0;
+}
+
 static void on_signals(launch *self)
 {
     struct signalfd_siginfo info;
     while (read(self->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
         if (info.ssi_signo != SIGCHLD)
             on_person(self);
-    if (self->mpirun && waitpid(self->mpirun, &self->wait_status, WNOHANG) == self->mpirun)
-        self->mpirun = 0;
+    reap(self);
 }
 
 /* False: the stream has ended. */
@@ -332,24 +226,14 @@ static void wait_for_end(launch *self)
     trm_relay_end(&self->err);
 }
 
-static int exit_code(launch *self)
+static void close_fd(int *fd)
 {
-    progress_clear(self);
-    if (self->result >= 0)
-        return self->result;
-    if (self->interrupted) {
-        trm_error("stopped before the job could say so; the same command goes on with it");
-        return TRM_EXIT_INTERRUPTED;
-    }
-    if (WIFSIGNALED(self->wait_status))
-        trm_error("mpirun was ended by signal %d before the job was done; the same command goes on with it",
-                  WTERMSIG(self->wait_status));
-    else
-        trm_error("mpirun ended with status %d before the job was done", WEXITSTATUS(self->wait_status));
-    return TRM_EXIT_LAUNCH;
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
 }
 
-/* ---- All of it ---------------------------------------------------------------------------------------- */
+/* ---- One launch ------------------------------------------------------------------------------------- */
 
 static void set_environment(launch *self)
 {
@@ -365,43 +249,243 @@ static void set_environment(launch *self)
     }
 }
 
-static trm_status prepare_relays(launch *self)
+static void prepare_relay(launch *self, trm_relay *relay)
 {
-    self->out.calls = (trm_relay_calls){.show = show_out, .told = told, .context = self};
-    self->err.calls = (trm_relay_calls){.show = show_err, .told = told, .context = self};
-    self->out.keep_noise = self->err.keep_noise = self->options->spec.verbose;
-    memcpy(self->out.token, self->token, sizeof self->token);
-    memcpy(self->err.token, self->token, sizeof self->token);
+    memset(relay, 0, sizeof *relay);
+    relay->calls =
+        (trm_relay_calls){.show = relay == &self->out ? show_out : show_err, .told = told, .context = self};
+    relay->keep_noise = self->options->spec.verbose;
+    memcpy(relay->token, self->token, sizeof self->token);
+}
+
+static trm_status run_once(launch *self, trm_err *err)
+{
+    trm_mpirun_where where = {.ranks = self->ranks,
+                              .hosts = self->hosts ? self->hosts : self->options->hosts,
+                              .hostfile = self->hostfile_fd >= 0 ? self->hostfile : self->options->hostfile};
+    self->result = -1;
+    self->next_ns = 0;
+    set_environment(self);
+    prepare_relay(self, &self->out);
+    prepare_relay(self, &self->err);
+    trm_status status =
+        trm_mpirun_start(&self->command, &where, &self->mpirun, &self->out_fd, &self->err_fd, err);
+    if (status == TRM_OK)
+        wait_for_end(self);
+    progress_clear(self);
+    close_fd(&self->out_fd);
+    close_fd(&self->err_fd);
+    return status;
+}
+
+/* Nobody has said how the job ended, and nobody has asked it to end. */
+static bool is_lost(const launch *self)
+{
+    bool started = !WIFEXITED(self->wait_status) || WEXITSTATUS(self->wait_status) != TRM_MPIRUN_UNSTARTED;
+    return self->result < 0 && !self->interrupted && started;
+}
+
+/* ---- Launching again ---------------------------------------------------------------------------------- */
+
+static void say_how(const launch *self, char out[128])
+{
+    if (WIFSIGNALED(self->wait_status))
+        snprintf(out, 128, "mpirun was ended by signal %d before the job was done",
+                 WTERMSIG(self->wait_status));
+    else
+        snprintf(out, 128, "mpirun ended with status %d before the job was done",
+                 WEXITSTATUS(self->wait_status));
+}
+
+/* False: a person wants the job to stop. */
+static bool wait_ms_undisturbed(launch *self, uint64_t ms)
+{
+    uint64_t until_ns = trm_clock_now_ns() + ms * TRM_NS_PER_MS;
+    while (!self->interrupted) {
+        uint64_t now_ns = trm_clock_now_ns();
+        if (now_ns >= until_ns)
+            return true;
+        struct pollfd fd = {.fd = self->signal_fd, .events = POLLIN};
+        poll(&fd, 1, (int)((until_ns - now_ns) / TRM_NS_PER_MS + 1));
+        on_signals(self);
+    }
+    return false;
+}
+
+/* The ranks of the launch that was lost see that mpirun is gone, and leave. */
+static bool wait_for_ranks(launch *self)
+{
+    for (uint64_t waited_ms = 0; waited_ms < LOCK_WAIT_MS; waited_ms += LOCK_LOOK_MS) {
+        if (!trm_state_in_use(self->options->spec.output_dir, trm_fs_posix()))
+            return true;
+        if (!wait_ms_undisturbed(self, LOCK_LOOK_MS))
+            return false;
+    }
+    return true; /* the next launch finds out who it is, and says so */
+}
+
+static void stat_success(const launch *self, struct stat *out)
+{
+    char path[TRM_FS_PATH_BYTES_MAX + sizeof TRM_SUCCESS_NAME + 1];
+    snprintf(path, sizeof path, "%s/%s", self->options->spec.output_dir, TRM_SUCCESS_NAME);
+    if (stat(path, out))
+        *out = (struct stat){.st_ino = 0};
+}
+
+/* --overwrite is for what was there before the first launch, not for what that has made. */
+static void keep_what_is_done(const launch *self)
+{
+    struct stat now;
+    const struct stat *then = &self->success_then;
+    stat_success(self, &now);
+    if (now.st_ino &&
+        (now.st_ino != then->st_ino || now.st_dev != then->st_dev ||
+         now.st_mtim.tv_sec != then->st_mtim.tv_sec || now.st_mtim.tv_nsec != then->st_mtim.tv_nsec))
+        setenv(TRM_KEEP_VARIABLE, "1", 1);
+}
+
+static uint32_t say_left_out(const trm_hosts *hosts)
+{
+    char names[LEFT_OUT_BYTES] = "";
+    uint32_t count = 0;
+    size_t len = 0;
+    for (size_t i = 0; i < hosts->count; i++) {
+        if (hosts->hosts[i].answers)
+            continue;
+        count++;
+        if (len + strlen(hosts->hosts[i].name) + sizeof ", …" < sizeof names)
+            len += (size_t)snprintf(names + len, sizeof names - len, "%s%s", len ? ", " : "",
+                                    hosts->hosts[i].name);
+        else if (len && names[len - 1] != '.')
+            len += (size_t)snprintf(names + len, sizeof names - len, "...");
+    }
+    if (count && count < hosts->count)
+        trm_warn("%u of %zu hosts do not answer and are left out: %s", count, hosts->count, names);
+    return count;
+}
+
+/* The hostfile without them, where mpirun can read it and nobody has to remove it. */
+static trm_status make_hostfile(launch *self, const trm_hosts *hosts, trm_err *err)
+{
+    size_t len;
+    char *text = trm_hosts_rest_of_file(hosts, &len);
+    if (!text)
+        return trm_err_set(err, TRM_ENOMEM, "no memory for the hosts");
+    close_fd(&self->hostfile_fd);
+    self->hostfile_fd = memfd_create("trireme-hostfile", MFD_CLOEXEC);
+    bool written = self->hostfile_fd >= 0 && write(self->hostfile_fd, text, len) == (ssize_t)len;
+    free(text);
+    if (!written)
+        return trm_err_errno(err, TRM_ELAUNCH, errno, "cannot write the hosts down");
+    snprintf(self->hostfile, sizeof self->hostfile, "/proc/%d/fd/%d", (int)getpid(), self->hostfile_fd);
     return TRM_OK;
 }
 
-static trm_status run(launch *self, int argc, char **argv, trm_err *err)
+static trm_status leave_out(launch *self, const trm_hosts *hosts, trm_err *err)
 {
-    char mpirun[PATH_MAX], program[PATH_MAX], ranks[16];
-    trm_status status = find_mpirun(self->options, mpirun, err);
-    if (status == TRM_OK)
-        status = check_root(err);
+    uint32_t wanted = self->options->ranks, all = trm_hosts_slots(hosts, true);
+    uint32_t rest = trm_hosts_slots(hosts, false);
+    trm_status status = TRM_OK;
+    if (hosts->list) {
+        free(self->hosts);
+        self->hosts = trm_hosts_rest_of_list(hosts);
+        status = self->hosts ? TRM_OK : trm_err_set(err, TRM_ENOMEM, "no memory for the hosts");
+    }
+    if (status == TRM_OK && hosts->file)
+        status = make_hostfile(self, hosts, err);
+    self->ranks = wanted && all && rest && wanted <= all && wanted > rest ? rest : wanted;
+    if (status == TRM_OK && self->ranks != wanted)
+        trm_warn("%u ranks are started, not %u: the hosts that are left have no more slots", self->ranks,
+                 wanted);
+    return status;
+}
+
+/* Asks anew each time: hosts come back. TRM_AGAIN: none of them answers now. */
+static trm_status choose_hosts(launch *self, trm_err *err)
+{
+    trm_hosts hosts;
+    if (!self->options->hosts && !self->options->hostfile)
+        return TRM_OK;
+    trm_status status = trm_hosts_init(&hosts, self->options->hosts, self->options->hostfile, err);
     if (status != TRM_OK)
         return status;
-    ssize_t len = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (len <= 0)
-        return trm_err_errno(err, TRM_ELAUNCH, errno, "this program's own path cannot be read");
-    program[len] = 0;
-    snprintf(ranks, sizeof ranks, "%u", self->options->ranks);
-    set_environment(self);
-    prepare_relays(self);
-    arguments args = {.items = calloc(ARGUMENTS_MAX + self->options->mpirun_options_count + (size_t)argc + 1,
-                                      sizeof *args.items)};
-    if (!args.items)
-        return trm_err_set(err, TRM_ENOMEM, "no memory for the arguments of mpirun");
-    compose(&args, self, mpirun, ranks, program, argc, argv);
-    status = catch_signals(self, err);
-    if (status == TRM_OK)
-        status = start(self, args.items, err);
-    free(args.items);
-    if (status == TRM_OK)
-        wait_for_end(self);
+    if (!trm_hosts_ask(&hosts, self->options, self->signal_fd))
+        self->interrupted = true;
+    else if (say_left_out(&hosts) < hosts.count || !hosts.count)
+        status = leave_out(self, &hosts, err);
+    else
+        status = trm_err_set(err, TRM_AGAIN, "none of the %zu hosts answers", hosts.count);
+    trm_hosts_close(&hosts);
     return status;
+}
+
+/* TRM_OK: there is another launch to be made, or `interrupted` is set. */
+static trm_status prepare_again(launch *self, uint32_t done, trm_err *err)
+{
+    uint64_t ms = PAUSE_MS << (done < 5 ? done : 5);
+    char how[128];
+    say_how(self, how);
+    ms = ms < PAUSE_MS_MAX ? ms : PAUSE_MS_MAX;
+    trm_warn("%s: it is started again in %" PRIu64 " s (%u of %u)", how, ms / 1000, done + 1,
+             self->options->relaunches);
+    if (!wait_ms_undisturbed(self, ms) || !wait_for_ranks(self))
+        return TRM_OK;
+    keep_what_is_done(self);
+    return choose_hosts(self, err);
+}
+
+/* ---- All of it ---------------------------------------------------------------------------------------- */
+
+/* That the hostfile can be read, before mpirun says less well that it cannot. */
+static trm_status check_hosts(const launch *self, trm_err *err)
+{
+    trm_hosts hosts;
+    trm_status status = trm_hosts_init(&hosts, self->options->hosts, self->options->hostfile, err);
+    if (status == TRM_OK)
+        trm_hosts_close(&hosts);
+    return status;
+}
+
+static trm_status run(launch *self, trm_err *err)
+{
+    trm_status status = check_hosts(self, err);
+    if (status == TRM_OK)
+        status = catch_signals(self, err);
+    stat_success(self, &self->success_then);
+    unsetenv(TRM_KEEP_VARIABLE);
+    if (status == TRM_OK)
+        status = run_once(self, err);
+    for (uint32_t done = 0; status == TRM_OK && is_lost(self) && done < self->options->relaunches; done++) {
+        status = prepare_again(self, done, err);
+        if (status == TRM_OK && !self->interrupted)
+            status = run_once(self, err);
+        if (status == TRM_AGAIN) {
+            trm_warn("%s", err->text);
+            status = TRM_OK;
+        }
+    }
+    return status;
+}
+
+static int exit_code(launch *self)
+{
+    char how[128];
+    uint32_t relaunches = self->options->relaunches;
+    if (self->result >= 0)
+        return self->result;
+    if (self->interrupted) {
+        trm_error("stopped before the job could say so; the same command goes on with it");
+        return TRM_EXIT_INTERRUPTED;
+    }
+    say_how(self, how);
+    if (!is_lost(self))
+        trm_error("mpirun could not be started: %s", self->command.path);
+    else if (relaunches)
+        trm_error("%s, %u relaunch%s made; the same command goes on with it", how, relaunches,
+                  relaunches == 1 ? " was" : "es were");
+    else
+        trm_error("%s; the same command goes on with it", how);
+    return TRM_EXIT_LAUNCH;
 }
 
 int trm_launch(const trm_options *options, int argc, char **argv)
@@ -412,15 +496,26 @@ int trm_launch(const trm_options *options, int argc, char **argv)
         trm_error("no memory to start mpirun");
         return TRM_EXIT_LAUNCH;
     }
-    *self = (launch){.options = options, .result = -1, .out_fd = -1, .err_fd = -1, .signal_fd = -1};
-    trm_status status = run(self, argc, argv, &err);
+    *self = (launch){.options = options,
+                     .ranks = options->ranks,
+                     .result = -1,
+                     .out_fd = -1,
+                     .err_fd = -1,
+                     .signal_fd = -1,
+                     .hostfile_fd = -1};
+    trm_diag_configure(options->spec.quiet     ? TRM_DIAG_ERROR
+                       : options->spec.verbose ? TRM_DIAG_DEBUG
+                                               : TRM_DIAG_INFO,
+                       -1);
+    trm_status status = trm_mpirun_init(&self->command, options, argc, argv, &err);
+    if (status == TRM_OK)
+        status = run(self, &err);
     if (status != TRM_OK)
         trm_error("%s", err.text);
     int code = status == TRM_OK ? exit_code(self) : (int)trm_exit_code_of(status);
-    const int fds[] = {self->out_fd, self->err_fd, self->signal_fd};
-    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
+    close_fd(&self->signal_fd);
+    close_fd(&self->hostfile_fd);
+    free(self->hosts);
     free(self);
     return code;
 }

@@ -48,6 +48,11 @@ unsigned trm_launch_terminal_columns(void)
     return columns < COLUMNS_MIN ? COLUMNS_MIN : columns > COLUMNS_MAX ? COLUMNS_MAX : (unsigned)columns;
 }
 
+bool trm_launch_keeps_output(void)
+{
+    return trm_launch_token() && getenv(TRM_KEEP_VARIABLE);
+}
+
 void trm_launch_tell(const char *kind, const char *text)
 {
     const char *token = trm_launch_token();

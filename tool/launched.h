@@ -3,6 +3,8 @@
  *
  *   TRIREME_LAUNCH    a token that nobody can guess: set when `trireme run` started mpirun
  *   TRIREME_TERMINAL  the width of its terminal, when there is one
+ *   TRIREME_KEEP      set when a launch is started again whose output was done: --overwrite is
+ *                     over, since it was for what was there before
  *
  *   0x1e TOKEN " progress " TEXT \n     a line to be drawn over the one before
  *   0x1e TOKEN " result " NUMBER \n     the job is over: the launcher's exit status
@@ -16,6 +18,7 @@
 
 #define TRM_LAUNCH_VARIABLE "TRIREME_LAUNCH"
 #define TRM_TERMINAL_VARIABLE "TRIREME_TERMINAL"
+#define TRM_KEEP_VARIABLE "TRIREME_KEEP"
 #define TRM_LAUNCH_MARK '\x1e'
 #define TRM_LAUNCH_TOKEN_BYTES 17u /* 16 hexadecimal digits, terminated */
 
@@ -27,6 +30,8 @@ bool trm_launched_as_rank(void);
 unsigned trm_launched_ranks(void);
 /* Width of the terminal that progress is drawn on; 0: there is none. */
 unsigned trm_launch_terminal_columns(void);
+/* Whether what is in the output directory is this command's own work. */
+bool trm_launch_keeps_output(void);
 /* A marked line; nothing without a token. */
 void trm_launch_tell(const char *kind, const char *text);
 

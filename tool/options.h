@@ -9,6 +9,8 @@
 
 #define TRM_MPIRUN_OPTIONS_MAX 64u
 #define TRM_INPUTS_ARGS_MAX 1000000u
+#define TRM_RELAUNCHES_DEFAULT 2u
+#define TRM_RELAUNCHES_MAX 1000u
 
 typedef struct trm_options {
     trm_spec spec; /* what every rank needs */
@@ -16,6 +18,7 @@ typedef struct trm_options {
     /* What the launcher needs. */
     uint32_t ranks;         /* 0: not given */
     char *hosts, *hostfile; /* NULL: not given */
+    uint32_t relaunches;    /* how often mpirun is started again when it was lost */
     char *mpirun;           /* the program; NULL: found on the PATH */
     char *mpirun_options[TRM_MPIRUN_OPTIONS_MAX];
     unsigned mpirun_options_count;

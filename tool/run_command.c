@@ -36,6 +36,12 @@ static int refuse(trm_status status, const char *command, const trm_err *err)
     return code;
 }
 
+static int be_rank(trm_options *options)
+{
+    options->spec.overwrite &= !trm_launch_keeps_output();
+    return trm_rank_run(options);
+}
+
 int trm_run_command(int argc, char **argv, const char *command, const trm_job *own_job)
 {
     trm_options options;
@@ -51,7 +57,7 @@ int trm_run_command(int argc, char **argv, const char *command, const trm_job *o
         if (status != TRM_OK)
             code = refuse(status, command, &err);
         else if (trm_launched_as_rank())
-            code = trm_rank_run(&options);
+            code = be_rank(&options);
         else
             code = trm_launch(&options, argc, argv);
     }

@@ -1,0 +1,227 @@
+#!/bin/sh
+# mpirun is lost and started again: killed, crashed, with hosts that do not answer, too often; the
+# launcher itself is killed; a person ends it in between. Each time the result is the undisturbed one, what
+# was committed is not run again, and nothing is left. And what `trireme status` says all the while.
+. "${srcdir:-.}/tests/cluster/lib.sh"
+LC_ALL=C
+export LC_ALL
+
+maps=40
+mkdir "$work/gate"
+yes 'a line of some words' | head -$maps >"$work/gate/input"
+printf 'a\t40\nline\t40\nof\t40\nsome\t40\nwords\t40\n' >"$work/want"
+
+# begin ARGUMENT…: the job in the background, until it waits in the middle; $job is the launcher.
+begin() {
+    rm -rf "$work/gate/open" "$work/gate/open.waiting"
+    [ "${keep:-0}" = 1 ] || rm -rf "$work/out"
+    launch "$@" &
+    job=$!
+    middle
+}
+
+launch() {
+    exec timeout --foreground -k 5 "$JOB_SECONDS" "$trireme" run -n 3 --split-size 21 --partitions 2 -p gate="$work/gate/open" \
+        -p after=20 "$@" "$kernels/kernel_gate.so" "$work/gate/input" -o "$work/out" >"$work/stdout" 2>"$work/err"
+}
+
+# Until FILE is there, a pattern is in it, or a process is gone: bounded, looked at ten times a second.
+until_true() {
+    for _ in $(seq $((JOB_SECONDS * 10))); do
+        "$@" && return 0
+        sleep 0.1
+    done
+    return 1
+}
+middle() { until_true test -e "$work/gate/open.waiting" || { fail "$what" 'the job never got so far'; return 1; }; }
+says() { grep -Eq "$1" "$work/err"; }
+child() { ps -o pid= --ppid "$1" | tr -d ' ' | head -1; }
+launcher() { child "$job"; } # below timeout
+mpirun_pid() { child "$(launcher)"; }
+
+# Until a record of what is committed is on disk: events are a second behind at most.
+noted() { [ "$(grep -c '"event":"task"' "$work/out/.trireme/events.jsonl" 2>/dev/null)" -ge "$1" ]; }
+
+no_process() { [ -z "$(own_processes)" ]; }
+no_process_left_soon() { until_true no_process || { fail "$1" "processes left: $(own_processes | tr '\n' ' ')"; return 1; }; }
+
+# ended NAME CODE
+ended() {
+    wait $job
+    got=$?
+    [ $got -eq "$2" ] || { fail "$1" "exit status $got, not $2"; return 1; }
+}
+
+# whole NAME: the result is the undisturbed one, each launch has run only what was not committed
+# before it, and nothing is left.
+whole() {
+    [ -s "$work/out/_SUCCESS" ] || { fail "$1" 'no _SUCCESS'; return 1; }
+    parts "$work/out" | sort | cmp -s - "$work/want" || { fail "$1" 'another result'; return 1; }
+    again=$(awk -v maps=$maps '
+        function value(key) { match($0, "\"" key "\":[0-9]+"); return substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) + 0 }
+        /"event":"launch"/ { launches++; committed = value("maps_committed"); first[launches] = committed; ran[launches] = 0 }
+        /"event":"task"/ && /"phase":"map"/ { ran[launches]++ }
+        /"event":"lost"/ { lost += value("count") }
+        END {
+            if (launches < 2) print "only " launches + 0 " launches"
+            else if (first[launches] < 1) print "nothing was committed before"
+            else if (first[launches] + ran[launches] - lost != maps) print first[launches] " committed, " ran[launches] " run, " lost + 0 " lost"
+            else if (lost) print lost " outputs lost"
+        }' "$work/out/.trireme/events.jsonl")
+    [ -z "$again" ] || { fail "$1" "$again"; return 1; }
+    nothing_left "$1"
+}
+
+# --- mpirun is lost -------------------------------------------------------------------------------
+
+# The ranks of the launch that was lost are gone when the next one is in the middle: the gate is
+# opened for that one.
+lose() { # mpirun of this launch; the next is in the middle afterwards
+    rm -f "$work/gate/open.waiting"
+    kill -9 "$(mpirun_pid)"
+    middle
+}
+
+what='mpirun is killed'
+if begin && until_true noted 10 && lose; then
+    : >"$work/gate/open"
+    ended "$what" 0 && whole "$what" &&
+        { says 'ended by signal 9 before the job was done: it is started again in 1 s \(1 of 2\)' || fail "$what" 'it does not say so'; } &&
+        pass "$what"
+fi
+
+what='mpirun is killed twice'
+if begin --relaunch 3 && until_true noted 10 && lose && lose; then
+    : >"$work/gate/open"
+    ended "$what" 0 && whole "$what" && { says 'again in 2 s \(2 of 3\)' || fail "$what" 'it does not say so'; } && pass "$what"
+fi
+
+# The first launch may end the job while it dies; then there is nothing to be done again.
+what='mpirun is killed at the end'
+if begin; then
+    kill -9 "$(mpirun_pid)"
+    : >"$work/gate/open"
+    ended "$what" 0 && parts "$work/out" | sort | cmp -s - "$work/want" && nothing_left "$what" && pass "$what" ||
+        fail "$what" 'see above'
+fi
+
+# --overwrite is over when the first launch has made the output new.
+begun_at() { head -1 "$work/out/.trireme/events.jsonl" | sed 's/.*"t":\([0-9]*\).*/\1/'; }
+what='mpirun is killed, --overwrite'
+if begin --overwrite && until_true noted 10; then
+    before=$(begun_at)
+    if lose; then
+        : >"$work/gate/open"
+        ended "$what" 0 && whole "$what" && { [ "$before" = "$(begun_at)" ] || fail "$what" 'it was begun anew'; } && pass "$what"
+    fi
+fi
+
+# So it is when the first launch has done the job and nobody heard of it: this mpirun hides what
+# its ranks say, and is lost once they have ended.
+cat >"$work/mute" <<MUTE
+#!/bin/sh
+[ ! -e "$work/muted" ] || exec $mpirun "\$@"
+: >"$work/muted"
+$mpirun "\$@" >/dev/null 2>&1
+kill -9 \$\$
+MUTE
+chmod +x "$work/mute"
+what='done, but nobody heard of it'
+: >"$work/gate/open"
+before=$(stat -c %Y.%i "$work/out/_SUCCESS")
+launch --overwrite --mpirun "$work/mute" &
+job=$!
+ended "$what" 0 && nothing_left "$what" &&
+    if [ "$before" = "$(stat -c %Y.%i "$work/out/_SUCCESS")" ]; then fail "$what" 'it was not overwritten'
+    elif ! says 'done already'; then fail "$what" 'it was done twice'
+    else pass "$what"; fi
+
+# Used up.
+for times in 0 1; do
+    what="mpirun is lost, --relaunch $times"
+    if begin --relaunch $times && until_true noted 10; then
+        [ $times = 0 ] || lose || continue
+        kill -9 "$(mpirun_pid)"
+        ended "$what" 5 || continue
+        says 'error: .*the same command goes on with it' || { fail "$what" 'it does not say so'; continue; }
+        no_process_left_soon "$what" || continue
+        : >"$work/gate/open"
+        launch &
+        job=$!
+        ended "$what" 0 && whole "$what" && pass "$what"
+    fi
+done
+
+# What ends at once is lost as often as it is started; what cannot be started is not started again.
+cat >"$work/broken" <<BROKEN
+#!/bin/sh
+echo >>"$work/started"
+exit 9
+BROKEN
+printf '#!/there/is/no/such/shell\n' >"$work/unstartable"
+chmod +x "$work/broken" "$work/unstartable"
+refused 'an mpirun that ends' 5 'ended with status 9 before the job was done, 1 relaunch was made' --relaunch 1 \
+    --mpirun "$work/broken" wordcount "$work/gate/input"
+[ "$(wc -l <"$work/started")" = 2 ] && pass 'started twice' || fail 'started twice' "$(wc -l <"$work/started") times"
+refused 'an mpirun that cannot be started' 5 'could not be started' --mpirun "$work/unstartable" wordcount "$work/gate/input"
+says 'again' && fail 'not started again' 'it was' || pass 'not started again'
+refused 'what the job says is final' 3 'nowhere' -n 2 wordcount "$work/nowhere"
+says 'again' && fail 'final' 'it was started again' || pass 'final'
+
+# --- Hosts that do not answer ---------------------------------------------------------------------
+
+cat >"$work/agent" <<AGENT
+#!/bin/sh
+exit 255
+AGENT
+chmod +x "$work/agent"
+printf 'localhost slots=2\nnowhere.invalid slots=3\n' >"$work/hosts"
+OMPI_MCA_plm_rsh_agent=$work/agent
+export OMPI_MCA_plm_rsh_agent
+for how in "--host localhost:2,nowhere.invalid:3" "--hostfile $work/hosts"; do
+    what="a host that is not there, ${how%% *}"
+    rm -rf "$work/out"
+    # shellcheck disable=SC2086
+    run_job "$what" 0 -n 4 $how wordcount "$work/gate/input" -o "$work/out" || continue
+    says '1 of 2 hosts do not answer and are left out: nowhere.invalid' || { fail "$what" 'it does not say which'; continue; }
+    says '2 ranks are started, not 4' || { fail "$what" 'it does not say how many'; continue; }
+    parts "$work/out" | sort | cmp -s - "$work/want" || { fail "$what" 'another result'; continue; }
+    nothing_left "$what" && pass "$what"
+done
+refused 'no host is there' 5 'relaunch was made' --relaunch 1 --host nowhere.invalid:2 wordcount "$work/gate/input"
+says 'none of the 1 hosts answers' && pass 'none answers' || fail 'none answers' 'it does not say so'
+refused 'a hostfile that is not there' 3 'nofile' --hostfile "$work/nofile" wordcount "$work/gate/input"
+refused 'a host that is a command' 5 'relaunch was made' --relaunch 1 --host "localhost,\$(touch $work/touched)" wordcount "$work/gate/input"
+refused 'a host that is an option' 5 'relaunch was made' --relaunch 1 --host "-oProxyCommand=touch $work/touched" wordcount "$work/gate/input"
+[ ! -e "$work/touched" ] && pass 'no command was run' || fail 'no command was run' 'it was'
+unset OMPI_MCA_plm_rsh_agent
+
+# --- The launcher is lost, or told to stop --------------------------------------------------------
+
+what='the launcher is killed'
+if begin && until_true noted 10; then
+    kill -9 "$(launcher)"
+    wait $job
+    no_process_left_soon "$what" && {
+        : >"$work/gate/open"
+        launch &
+        job=$!
+        ended "$what" 0 && whole "$what" && pass "$what"
+    }
+fi
+
+what='SIGTERM between two launches'
+if begin && until_true noted 10; then
+    kill -9 "$(mpirun_pid)"
+    until_true says 'started again'
+    kill -TERM "$(launcher)"
+    ended "$what" 4 && no_process_left_soon "$what" && {
+        says 'error: .*the same command goes on' || fail "$what" 'it does not say so'
+        : >"$work/gate/open"
+        launch &
+        job=$!
+        ended "$what" 0 && whole "$what" && pass "$what"
+    }
+fi
+
+finish
