@@ -248,14 +248,15 @@ void check_opened(world *w, node *n)
     }
     if (n->disk.base > found.last)
         world_fail(w, "n%" PRIu64 " has lost its snapshot of entry %" PRIu64, n->id, n->disk.base);
-    /* Entries of a term that the disk had are only ever replaced by those of a higher one. */
-    uint64_t same = n->disk.last < found.last ? n->disk.last : found.last;
-    bool kept = n->disk.last <= found.last && (same <= found.base || found.hash[same] == n->disk.hash[same]);
-    if (!kept && found.term[found.last] <= n->disk.term[n->disk.last] && n->disk.last > found.base)
+    /* What nothing unsynced was about to replace is there. (A snapshot that came in may have.) */
+    uint64_t sure = n->surely_last;
+    bool kept = found.base > n->disk.base ||
+                (found.last >= sure && (sure <= found.base || found.hash[sure] == n->disk.hash[sure]));
+    if (!kept)
         world_fail(w,
                    "n%" PRIu64 " has lost durable entries: %" PRIu64 " to %" PRIu64 " are there, %" PRIu64
                    " was the last",
-                   n->id, found.base + 1, found.last, n->disk.last);
+                   n->id, found.base + 1, found.last, sure);
     n->log.base = n->disk.base = found.base;
     n->log.last = n->disk.last = found.last;
     size_t len = (size_t)(found.last + 1 - found.base);

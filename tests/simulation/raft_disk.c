@@ -35,6 +35,15 @@ static void op_pop(node *n)
     op_free(op);
 }
 
+uint64_t disk_surely_last(const node *n)
+{
+    uint64_t last = n->disk.last;
+    for (const disk_op *op = n->ops_first; op; op = op->next)
+        if (op->entries_len > 0 && op->first_index <= last)
+            last = op->first_index - 1;
+    return last;
+}
+
 void disk_drop(node *n)
 {
     n->ops_last = &n->ops_first;

@@ -30,6 +30,7 @@ void node_make(world *w, uint32_t slot, bool voter)
     node *n = &w->nodes[slot];
     memset(n, 0, offsetof(node, log));
     memset(&n->hard, 0, sizeof *n - offsetof(node, hard));
+    n->surely_last = 0;
     n->log.base = n->log.last = n->disk.base = n->disk.last = 0;
     n->log.hash[0] = n->disk.hash[0] = 0;
     n->log.term[0] = n->disk.term[0] = 0;
@@ -157,6 +158,7 @@ void node_stop(world *w, node *n, bool power, uint64_t down_ns)
         w->totals->kills += !power;
         world_trace(w, "n%" PRIu64 " %s", n->id, power ? "crashes" : "is killed");
     }
+    n->surely_last = disk_surely_last(n);
     disk_drop(n);
     n->life++;
     n->reads_len = 0;
@@ -176,6 +178,7 @@ void node_wipe(world *w, node *n, uint64_t down_ns)
     n->id += SLOT_STRIDE;
     n->first_voter = false;
     n->log.base = n->log.last = n->disk.base = n->disk.last = 0;
+    n->surely_last = 0;
     n->hard = n->durable_hard = (trm_wal_hard_state){0, TRM_RAFT_NONE, 0};
     n->commit = n->applied = 0;
     n->members.count = 0;

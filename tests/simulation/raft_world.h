@@ -141,6 +141,7 @@ typedef struct node {
     shadow log;                      /* as the core has it */
     shadow disk;                     /* as the disk surely has it */
     shadow graves[WIPES_MAX];        /* as the disks had it that were wiped: they did acknowledge it */
+    uint64_t surely_last;            /* of the entries that the disk had when the process ended */
     trm_wal_hard_state hard;         /* as the core has it */
     trm_wal_hard_state durable_hard; /* as the disk surely has it */
     uint64_t applied;
@@ -333,6 +334,8 @@ disk_op *disk_add(node *n, disk_kind kind);
 void disk_begin(world *w, node *n);
 /* The operation that was begun is done. */
 void disk_done(world *w, node *n);
+/* The last entry that is durable and that nothing on its way to the disk will replace. */
+uint64_t disk_surely_last(const node *n);
 void disk_drop(node *n);
 
 /* ---- raft_machine.c ---- */
