@@ -66,7 +66,10 @@ static trm_status decode_files(trm_plan *self, uint32_t count, trm_reader *in, t
         size_t common = (size_t)trm_get_varint_max(in, len);
         if (!trm_reader_ok(in))
             break;
+        char differs = path[common]; /* from what is put there, or more would be in common */
         trm_get_string(in, path + common, sizeof path - common);
+        if (differs && path[common] == differs)
+            trm_reader_fail(in);
         len = common + strlen(path + common);
         uint64_t bytes = trm_get_varint_max(in, INT64_MAX);
         uint64_t mtime_ns = trm_get_varint(in);
@@ -82,6 +85,16 @@ static trm_status decode_files(trm_plan *self, uint32_t count, trm_reader *in, t
             trm_reader_fail(in);
     }
     return TRM_OK;
+}
+
+/* A task begins where a reader can begin: gzip and whole files are not cut, nor are records. */
+static bool begins_soundly(const trm_plan *self, uint32_t task)
+{
+    trm_piece piece;
+    if (trm_plan_pieces(self, task, 0, &piece, 1) == 0 || piece.offset == 0)
+        return true;
+    return !piece.file->gzip && self->input != TRM_INPUT_FILES &&
+           (self->input != TRM_INPUT_FIXED || piece.offset % self->record_bytes == 0);
 }
 
 static trm_status decode_tasks(trm_plan *self, trm_reader *in, trm_err *err)
@@ -104,6 +117,9 @@ static trm_status decode_tasks(trm_plan *self, trm_reader *in, trm_err *err)
     }
     if (self->begin[self->tasks] != self->bytes)
         trm_reader_fail(in);
+    for (uint32_t k = 1; k < self->tasks && trm_reader_ok(in); k++)
+        if (!begins_soundly(self, k))
+            trm_reader_fail(in);
     return TRM_OK;
 }
 
@@ -136,7 +152,8 @@ trm_status trm_plan_decode(trm_plan *self, const void *bytes, size_t len, trm_er
         return trm_err_set(err, TRM_ECORRUPT, "what should be a plan is none");
     unsigned version = trm_get_u16(&in);
     if (version != PLAN_VERSION)
-        return trm_err_set(err, TRM_EVERSION, "a plan of version %u, this is for version %u", version, PLAN_VERSION);
+        return trm_err_set(err, TRM_EVERSION, "a plan of version %u, this is for version %u", version,
+                           PLAN_VERSION);
     trm_plan plan = {0};
     trm_status status = decode_body(&plan, &in, err);
     if (status == TRM_OK && !trm_reader_done(&in))
@@ -166,8 +183,9 @@ trm_status trm_plan_save(const trm_plan *self, trm_fs *fs, const char *state_dir
     trm_writer out;
     trm_writer_init(&out);
     trm_plan_encode(self, &out);
-    status = trm_writer_ok(&out) ? trm_fs_write_whole(fs, path, out.data, out.len, 0, err)
-                                 : trm_err_set(err, TRM_ENOMEM, "no memory to save a plan of %u tasks", self->tasks);
+    status = trm_writer_ok(&out)
+                 ? trm_fs_write_whole(fs, path, out.data, out.len, 0, err)
+                 : trm_err_set(err, TRM_ENOMEM, "no memory to save a plan of %u tasks", self->tasks);
     if (status == TRM_OK)
         *crc = trm_load_u32(out.data + out.len - 4);
     trm_writer_close(&out);
@@ -186,7 +204,8 @@ trm_status trm_plan_load(trm_plan *self, trm_fs *fs, const char *state_dir, uint
     if (status != TRM_OK)
         return status;
     if (len >= 4 && trm_load_u32(bytes + len - 4) != crc)
-        status = trm_err_set(err, TRM_ECORRUPT, "%s is not the plan of this job (its checksum is another)", path);
+        status =
+            trm_err_set(err, TRM_ECORRUPT, "%s is not the plan of this job (its checksum is another)", path);
     else if ((status = trm_plan_decode(self, bytes, len, err)) != TRM_OK)
         trm_err_wrap(err, "%s", path);
     free(bytes);
