@@ -30,9 +30,15 @@ trm_status trm_command_open(const void *bytes, size_t len, trm_command_type *typ
     return TRM_OK;
 }
 
-static uint32_t get_u32_varint(trm_reader *in) { return (uint32_t)trm_get_varint_max(in, UINT32_MAX); }
+static uint32_t get_u32_varint(trm_reader *in)
+{
+    return (uint32_t)trm_get_varint_max(in, UINT32_MAX);
+}
 
-static bool get_bool(trm_reader *in) { return trm_get_varint_max(in, 1) != 0; }
+static bool get_bool(trm_reader *in)
+{
+    return trm_get_varint_max(in, 1) != 0;
+}
 
 /* An epoch fits into 32 bits, which is what a task of the table keeps of it. */
 static uint64_t get_epoch(trm_reader *in)

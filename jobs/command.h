@@ -47,14 +47,14 @@ typedef enum trm_command_type {
 typedef struct trm_identity {
     char kernel[TRM_IDENTITY_PATH_BYTES]; /* the path, or "" for a program of its own */
     char name[TRM_JOB_NAME_BYTES];
-    uint32_t kernel_crc;     /* CRC-32C of the shared object; 0: unknown */
-    uint64_t params_hash;    /* names and converted values */
-    uint32_t plan_crc;       /* inputs by path, size and time, splits, partitions: state_dir/plan */
-    uint32_t tasks;          /* of the map phase */
-    uint32_t partitions;     /* tasks of the reduce phase; 0: map-only */
+    uint32_t kernel_crc;       /* CRC-32C of the shared object; 0: unknown */
+    uint64_t params_hash;      /* names and converted values */
+    uint32_t plan_crc;         /* inputs by path, size and time, splits, partitions: state_dir/plan */
+    uint32_t tasks;            /* of the map phase */
+    uint32_t partitions;       /* tasks of the reduce phase; 0: map-only */
     uint32_t asked_partitions; /* as given by the user; 0: chosen */
     uint64_t asked_split_bytes;
-    uint32_t input, output;  /* trm_input, trm_output */
+    uint32_t input, output; /* trm_input, trm_output */
     bool range_partitioned;
     bool gzip_output;
     uint32_t counters_count; /* the job's own */
@@ -110,7 +110,7 @@ typedef enum trm_job_state {
 
 typedef struct trm_finish {
     uint64_t epoch;
-    uint32_t state;     /* trm_job_state, not RUNNING */
+    uint32_t state; /* trm_job_state, not RUNNING */
     uint32_t exit_code;
     uint64_t wall_ms;
     char text[TRM_TEXT_BYTES_MAX];

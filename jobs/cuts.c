@@ -73,11 +73,13 @@ void trm_cuts_close(trm_cuts *self)
 trm_status trm_cuts_init(trm_cuts *self, const trm_cuts_key *keys, uint32_t partitions, trm_err *err)
 {
     if (partitions == 0 || partitions > TRM_PARTITIONS_MAX)
-        return trm_err_set(err, TRM_EINPUT, "%u partitions: 1 to %u are possible", partitions, TRM_PARTITIONS_MAX);
+        return trm_err_set(err, TRM_EINPUT, "%u partitions: 1 to %u are possible", partitions,
+                           TRM_PARTITIONS_MAX);
     uint64_t bytes = 0;
     for (uint32_t i = 0; i + 1 < partitions; i++) {
         if (keys[i].len > TRM_KEY_BYTES_MAX)
-            return trm_err_set(err, TRM_EINPUT, "cut %u has %zu bytes: more than a key may have", i, keys[i].len);
+            return trm_err_set(err, TRM_EINPUT, "cut %u has %zu bytes: more than a key may have", i,
+                               keys[i].len);
         if (i && trm_cuts_compare(keys[i - 1].bytes, keys[i - 1].len, keys[i].bytes, keys[i].len) > 0)
             return trm_err_set(err, TRM_EINPUT, "cut %u is below the one before it", i);
         bytes += keys[i].len;
@@ -111,7 +113,8 @@ uint32_t trm_cuts_find(const trm_cuts *self, const void *key, size_t key_len)
         uint32_t middle = low + (high - low) / 2;
         bool above = self->prefix[middle] > prefix;
         if (self->prefix[middle] == prefix)
-            above = trm_cuts_compare(self->keys + self->begin[middle], cut_len(self, middle), bytes, key_len) > 0;
+            above =
+                trm_cuts_compare(self->keys + self->begin[middle], cut_len(self, middle), bytes, key_len) > 0;
         if (above)
             high = middle;
         else
@@ -177,8 +180,9 @@ trm_status trm_cuts_decode(trm_cuts *self, const void *bytes, size_t len, trm_er
             memcpy(found.keys + at, key, key_len);
         at += key_len;
         if (i)
-            ascends = ascends && trm_cuts_compare(found.keys + found.begin[i - 1], found.begin[i] - found.begin[i - 1],
-                                                  found.keys + found.begin[i], key_len) <= 0;
+            ascends = ascends &&
+                      trm_cuts_compare(found.keys + found.begin[i - 1], found.begin[i] - found.begin[i - 1],
+                                       found.keys + found.begin[i], key_len) <= 0;
     }
     found.begin[partitions - 1] = at;
     if (!trm_reader_done(&in) || at != key_bytes || !ascends) {
@@ -206,7 +210,8 @@ trm_status trm_cuts_save(const trm_cuts *self, trm_fs *fs, const char *state_dir
     trm_status status = cuts_path(state_dir, path, sizeof path, err);
     if (status == TRM_OK) {
         trm_cuts_encode(self, &writer);
-        status = trm_writer_ok(&writer) ? TRM_OK : trm_err_set(err, TRM_ENOMEM, "no memory to save the cut points");
+        status = trm_writer_ok(&writer) ? TRM_OK
+                                        : trm_err_set(err, TRM_ENOMEM, "no memory to save the cut points");
     }
     if (status == TRM_OK)
         status = trm_fs_write_whole(fs, path, writer.data, writer.len, 0, err);

@@ -48,7 +48,8 @@ void trm_cuts_encode(const trm_cuts *self, trm_writer *out);
 /* TRM_ECORRUPT, TRM_EVERSION, TRM_ENOMEM. */
 trm_status trm_cuts_decode(trm_cuts *self, const void *bytes, size_t len, trm_err *err);
 /* state_dir/cuts, whole and durable; *crc names it. */
-trm_status trm_cuts_save(const trm_cuts *self, trm_fs *fs, const char *state_dir, uint32_t *crc, trm_err *err);
+trm_status trm_cuts_save(const trm_cuts *self, trm_fs *fs, const char *state_dir, uint32_t *crc,
+                         trm_err *err);
 /* TRM_ECORRUPT when the file is not the one with this checksum. */
 trm_status trm_cuts_load(trm_cuts *self, trm_fs *fs, const char *state_dir, uint32_t crc, trm_err *err);
 

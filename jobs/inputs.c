@@ -68,7 +68,10 @@ static void free_names(name_list *self)
     free(self->names);
 }
 
-static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 static bool keep_name(name_list *self, const char *name)
 {
@@ -87,7 +90,10 @@ static bool keep_name(name_list *self, const char *name)
     return true;
 }
 
-static bool is_left_out(const char *name) { return name[0] == '.' || strcmp(name, TRM_SUCCESS_NAME) == 0; }
+static bool is_left_out(const char *name)
+{
+    return name[0] == '.' || strcmp(name, TRM_SUCCESS_NAME) == 0;
+}
 
 static trm_status list_directory(expansion *self, DIR *stream, name_list *out)
 {
@@ -176,7 +182,8 @@ static trm_status set_path(expansion *self, const char *name)
     size_t len = 0, name_len = strlen(name);
     if (name[0] != '/') {
         if (!getcwd(self->path, sizeof self->path))
-            return trm_err_errno(self->err, TRM_EINPUT, errno, "input '%s': the working directory is gone", name);
+            return trm_err_errno(self->err, TRM_EINPUT, errno, "input '%s': the working directory is gone",
+                                 name);
         while (name[0] == '.' && name[1] == '/') {
             name += 2 + strspn(name + 2, "/");
             name_len = strlen(name);
@@ -224,7 +231,8 @@ static trm_status add_named(expansion *self, const char *name)
     status = walk(self, fd, 1);
     if (status == TRM_OK && self->plan->files_count == before)
         return trm_err_set(self->err, TRM_EINPUT, "input directory '%s' holds no file%s", self->path,
-                           self->links_left_out > links_before ? " (links in a directory are not followed)" : "");
+                           self->links_left_out > links_before ? " (links in a directory are not followed)"
+                                                               : "");
     return status;
 }
 
@@ -239,7 +247,8 @@ static trm_status add_pattern(expansion *self, const char *pattern)
         globfree(&found);
         if (result == GLOB_NOSPACE)
             return trm_err_set(self->err, TRM_ENOMEM, "no memory to expand '%s'", pattern);
-        return trm_err_errno(self->err, TRM_EINPUT, number, "a directory of the pattern '%s' cannot be read", pattern);
+        return trm_err_errno(self->err, TRM_EINPUT, number, "a directory of the pattern '%s' cannot be read",
+                             pattern);
     }
     qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_bytes);
     trm_status status = TRM_OK;
@@ -257,8 +266,9 @@ static trm_status read_list(const char *path, char **out, size_t *len, trm_err *
     struct stat about;
     trm_status status = TRM_OK;
     if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size > TRM_INPUTS_LIST_BYTES_MAX)
-        status = trm_err_set(err, TRM_EINPUT, "the list of inputs '%s' is not a plain file of at most %u bytes", path,
-                             TRM_INPUTS_LIST_BYTES_MAX);
+        status =
+            trm_err_set(err, TRM_EINPUT, "the list of inputs '%s' is not a plain file of at most %u bytes",
+                        path, TRM_INPUTS_LIST_BYTES_MAX);
     char *text = status == TRM_OK ? malloc((size_t)about.st_size + 1) : NULL;
     if (status == TRM_OK && !text)
         status = trm_err_set(err, TRM_ENOMEM, "no memory for the list of inputs '%s'", path);

@@ -18,7 +18,7 @@
 
 #include "jobs/plan.h"
 
-#define TRM_INPUTS_DEPTH_MAX 128u          /* directories within each other */
+#define TRM_INPUTS_DEPTH_MAX 128u            /* directories within each other */
 #define TRM_INPUTS_LIST_BYTES_MAX (1u << 30) /* an @list file */
 
 /* Appends the files of spec->inputs to `plan`, opening each to see that it can be read and

@@ -24,6 +24,6 @@ trm_status trm_part_name(const char *output_dir, uint32_t task, bool gzip, char 
 trm_status trm_part_attempt_name(const char *output_dir, uint32_t task, uint64_t epoch, uint32_t attempt,
                                  char *out, size_t out_bytes)
 {
-    return name_format(out, out_bytes, "%s/" TRM_STATE_DIR_NAME "/" TRM_ATTEMPTS_NAME "/part-%05u.e%llu.a%u", output_dir, task,
-                       (unsigned long long)epoch, attempt);
+    return name_format(out, out_bytes, "%s/" TRM_STATE_DIR_NAME "/" TRM_ATTEMPTS_NAME "/part-%05u.e%llu.a%u",
+                       output_dir, task, (unsigned long long)epoch, attempt);
 }

@@ -1,6 +1,5 @@
 #include "jobs/params.h"
 
-
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -13,7 +12,8 @@
 
 bool trm_parse_int(const char *text, int64_t *out)
 {
-    if (!isdigit((unsigned char)text[0]) && !((text[0] == '-' || text[0] == '+') && isdigit((unsigned char)text[1])))
+    if (!isdigit((unsigned char)text[0]) &&
+        !((text[0] == '-' || text[0] == '+') && isdigit((unsigned char)text[1])))
         return false;
     char *end;
     errno = 0;
@@ -123,7 +123,10 @@ static bool is_number(trm_param_type type)
     return type == TRM_PARAM_INT || type == TRM_PARAM_SIZE || type == TRM_PARAM_DOUBLE;
 }
 
-static bool has_bounds(const trm_param *param) { return param->min != 0 || param->max != 0; }
+static bool has_bounds(const trm_param *param)
+{
+    return param->min != 0 || param->max != 0;
+}
 
 /* Sets the value but for bounds; false when the text is not of the type. */
 static bool parse(trm_param_value *out, const char *text)
@@ -165,7 +168,8 @@ static trm_status convert(trm_param_value *out, const char *text, trm_status sta
         return trm_err_set(err, status, "parameter '%s' needs a value: -p %s=%s", param->name, param->name,
                            param->type == TRM_PARAM_STRING ? "TEXT" : "NUMBER");
     if (!parse(out, text))
-        return trm_err_set(err, status, "%s '%s' must be %s, not '%s'", what, param->name, kind_of(param->type), text);
+        return trm_err_set(err, status, "%s '%s' must be %s, not '%s'", what, param->name,
+                           kind_of(param->type), text);
     if (!in_bounds(out))
         return trm_err_set(err, status, "%s '%s' must be %s from %.15g to %.15g, not %s", what, param->name,
                            kind_of(param->type), param->min, param->max, text);
@@ -191,20 +195,23 @@ static trm_status check_list(const trm_job *job, unsigned *count, trm_err *err)
     unsigned n = 0;
     for (const trm_param *param = job->params; param && param->name; param++, n++) {
         if (n == TRM_PARAMS_MAX)
-            return trm_err_set(err, TRM_EJOB, "job '%s' has more than %u parameters", job->name, TRM_PARAMS_MAX);
+            return trm_err_set(err, TRM_EJOB, "job '%s' has more than %u parameters", job->name,
+                               TRM_PARAMS_MAX);
         if (!is_name(param->name))
-            return trm_err_set(err, TRM_EJOB,
-                               "job '%s': parameter %u is named '%s'; names have letters, digits, '_', '-' and '.'",
-                               job->name, n + 1, param->name);
+            return trm_err_set(
+                err, TRM_EJOB,
+                "job '%s': parameter %u is named '%s'; names have letters, digits, '_', '-' and '.'",
+                job->name, n + 1, param->name);
         if (!kind_of(param->type))
             return trm_err_set(err, TRM_EJOB, "job '%s': parameter '%s' has an unknown type (%u)", job->name,
                                param->name, (unsigned)param->type);
         if (has_bounds(param) && (!is_number(param->type) || !(param->min <= param->max)))
-            return trm_err_set(err, TRM_EJOB, "job '%s': parameter '%s' has bounds that make no sense", job->name,
-                               param->name);
+            return trm_err_set(err, TRM_EJOB, "job '%s': parameter '%s' has bounds that make no sense",
+                               job->name, param->name);
         for (const trm_param *other = job->params; other < param; other++)
             if (strcmp(other->name, param->name) == 0)
-                return trm_err_set(err, TRM_EJOB, "job '%s': there are two parameters '%s'", job->name, param->name);
+                return trm_err_set(err, TRM_EJOB, "job '%s': there are two parameters '%s'", job->name,
+                                   param->name);
     }
     *count = n;
     return TRM_OK;
@@ -218,8 +225,8 @@ static void name_them(const trm_job *job, unsigned count, char *out, size_t out_
         at += (size_t)snprintf(out + at, out_bytes - at, "%s '%s'", i ? "," : "", job->params[i].name);
 }
 
-static trm_status check_args(const trm_job *job, unsigned count, const trm_param_arg *args, unsigned args_count,
-                             trm_err *err)
+static trm_status check_args(const trm_job *job, unsigned count, const trm_param_arg *args,
+                             unsigned args_count, trm_err *err)
 {
     for (unsigned a = 0; a < args_count; a++) {
         unsigned known = 0;
@@ -228,7 +235,8 @@ static trm_status check_args(const trm_job *job, unsigned count, const trm_param
         if (known == count) {
             char have[512];
             name_them(job, count, have, sizeof have);
-            return trm_err_set(err, TRM_EUSAGE, "job '%s' has no parameter '%s' (%s)", job->name, args[a].name, have);
+            return trm_err_set(err, TRM_EUSAGE, "job '%s' has no parameter '%s' (%s)", job->name,
+                               args[a].name, have);
         }
         for (unsigned b = 0; b < a; b++)
             if (strcmp(args[a].name, args[b].name) == 0)
@@ -257,9 +265,9 @@ static trm_status set_value(trm_param_value *out, const trm_param *param, const 
         return convert(out, args[a].value, TRM_EUSAGE, err);
     }
     if (!param->value)
-        return trm_err_set(err, TRM_EUSAGE, "parameter '%s' must be given: -p %s=%s%s%s", param->name, param->name,
-                           param->type == TRM_PARAM_STRING ? "TEXT" : "VALUE", param->help ? "; " : "",
-                           param->help ? param->help : "");
+        return trm_err_set(err, TRM_EUSAGE, "parameter '%s' must be given: -p %s=%s%s%s", param->name,
+                           param->name, param->type == TRM_PARAM_STRING ? "TEXT" : "VALUE",
+                           param->help ? "; " : "", param->help ? param->help : "");
     return TRM_OK;
 }
 

@@ -41,6 +41,6 @@ bool trm_parse_size(const char *text, uint64_t *out);
 /* A number with ms, s, m or h; without a unit seconds: "500ms", "1.5s", "2h". */
 bool trm_parse_duration_ms(const char *text, uint64_t *out);
 bool trm_parse_double(const char *text, double *out); /* finite */
-bool trm_parse_bool(const char *text, bool *out); /* true|false|yes|no|1|0 */
+bool trm_parse_bool(const char *text, bool *out);     /* true|false|yes|no|1|0 */
 
 #endif

@@ -142,7 +142,8 @@ static uint64_t unit_of(const trm_plan *self, const trm_plan_file *file)
 
 static trm_status cut(trm_plan *self, uint64_t file_cost, trm_err *err)
 {
-    cutter state = {.plan = self, .split_bytes = self->split_bytes, .file_cost = file_cost, .room = 64, .err = err};
+    cutter state = {
+        .plan = self, .split_bytes = self->split_bytes, .file_cost = file_cost, .room = 64, .err = err};
     self->begin = malloc(state.room * sizeof *self->begin);
     if (!self->begin)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a plan");
@@ -189,34 +190,37 @@ static trm_status check_files(const trm_plan *self, trm_err *err)
     for (uint32_t i = 0; i < self->files_count && self->input == TRM_INPUT_FIXED; i++) {
         const trm_plan_file *file = &self->files[i];
         if (!file->gzip && file->bytes % self->record_bytes != 0)
-            return trm_err_set(err, TRM_EINPUT,
-                               "input '%s' has %llu bytes, which is not a multiple of the record size %llu",
-                               file->path, (unsigned long long)file->bytes, (unsigned long long)self->record_bytes);
+            return trm_err_set(
+                err, TRM_EINPUT, "input '%s' has %llu bytes, which is not a multiple of the record size %llu",
+                file->path, (unsigned long long)file->bytes, (unsigned long long)self->record_bytes);
     }
     return TRM_OK;
 }
 
-static trm_status plan_without_input(trm_plan *self, const trm_spec *spec, const trm_traits *traits, trm_err *err)
+static trm_status plan_without_input(trm_plan *self, const trm_spec *spec, const trm_traits *traits,
+                                     trm_err *err)
 {
     if (spec->inputs_count)
         return trm_err_set(err, TRM_EUSAGE, "job '%s' takes no input, but '%s' is given", traits->name,
                            spec->inputs[0]);
     uint64_t tasks = spec->tasks ? spec->tasks : 1;
     if (tasks > TRM_TASKS_MAX)
-        return trm_err_set(err, TRM_EUSAGE, "--tasks %llu is more than %u", (unsigned long long)tasks, TRM_TASKS_MAX);
+        return trm_err_set(err, TRM_EUSAGE, "--tasks %llu is more than %u", (unsigned long long)tasks,
+                           TRM_TASKS_MAX);
     self->tasks = (uint32_t)tasks;
     return TRM_OK;
 }
 
-static trm_status plan_input(trm_plan *self, const trm_spec *spec, const trm_traits *traits, uint32_t executors,
-                             uint64_t memory_bytes, trm_err *err)
+static trm_status plan_input(trm_plan *self, const trm_spec *spec, const trm_traits *traits,
+                             uint32_t executors, uint64_t memory_bytes, trm_err *err)
 {
     trm_status status = trm_inputs_expand(spec, self, err);
     if (status == TRM_OK)
         status = check_files(self, err);
     if (status != TRM_OK)
         return status;
-    self->split_bytes = spec->split_bytes ? spec->split_bytes : choose_split(self, traits, executors, memory_bytes);
+    self->split_bytes =
+        spec->split_bytes ? spec->split_bytes : choose_split(self, traits, executors, memory_bytes);
     return cut(self, spec->split_bytes ? 0 : TRM_PLAN_FILE_COST_BYTES, err);
 }
 
@@ -226,7 +230,8 @@ trm_status trm_plan_build(trm_plan *self, const trm_spec *spec, const trm_traits
     assert(executors > 0);
     uint32_t partitions = spec->partitions ? spec->partitions : executors;
     if (spec->partitions > TRM_PARTITIONS_MAX)
-        return trm_err_set(err, TRM_EUSAGE, "%u partitions are more than %u", spec->partitions, TRM_PARTITIONS_MAX);
+        return trm_err_set(err, TRM_EUSAGE, "%u partitions are more than %u", spec->partitions,
+                           TRM_PARTITIONS_MAX);
     if (partitions > TRM_PARTITIONS_MAX)
         partitions = TRM_PARTITIONS_MAX;
     trm_plan plan = {

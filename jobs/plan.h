@@ -29,7 +29,7 @@
 #define TRM_PLAN_TASKS_AN_EXECUTOR 8u
 
 typedef struct trm_plan_file {
-    char *path; /* absolute */
+    char *path;        /* absolute */
     uint64_t bytes;    /* on disk */
     uint64_t mtime_ns; /* to notice a changed input */
     uint64_t begin;    /* in the space of all files */
@@ -44,8 +44,8 @@ typedef struct trm_plan {
     trm_plan_file *files;
     uint32_t files_count;
     uint32_t tasks;
-    uint32_t partitions; /* 0 for a map-only job */
-    uint64_t *begin; /* tasks + 1 entries; NULL for TRM_INPUT_NONE */
+    uint32_t partitions;         /* 0 for a map-only job */
+    uint64_t *begin;             /* tasks + 1 entries; NULL for TRM_INPUT_NONE */
     uint32_t files_room;         /* private */
     struct trm_plan_text *texts; /* private: where the paths lie */
 } trm_plan;
@@ -82,7 +82,8 @@ void trm_plan_encode(const trm_plan *self, trm_writer *out);
 /* Whatever the bytes are: TRM_ECORRUPT, TRM_EVERSION, TRM_ENOMEM. */
 trm_status trm_plan_decode(trm_plan *self, const void *bytes, size_t len, trm_err *err);
 /* state_dir/plan, whole and durable. The checksum names this plan in messages. */
-trm_status trm_plan_save(const trm_plan *self, trm_fs *fs, const char *state_dir, uint32_t *crc, trm_err *err);
+trm_status trm_plan_save(const trm_plan *self, trm_fs *fs, const char *state_dir, uint32_t *crc,
+                         trm_err *err);
 /* TRM_ECORRUPT when the file is not the plan with this checksum. */
 trm_status trm_plan_load(trm_plan *self, trm_fs *fs, const char *state_dir, uint32_t crc, trm_err *err);
 

@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void trm_table_init(trm_table *self) { *self = (trm_table){0}; }
+void trm_table_init(trm_table *self)
+{
+    *self = (trm_table){0};
+}
 
 static void job_destroy(trm_table_job *job)
 {
@@ -45,7 +48,10 @@ const trm_member *trm_table_member(const trm_table *self, uint64_t epoch, uint32
     return NULL;
 }
 
-static trm_status no_memory(trm_err *err) { return trm_err_set(err, TRM_ENOMEM, "no memory for the job table"); }
+static trm_status no_memory(trm_err *err)
+{
+    return trm_err_set(err, TRM_ENOMEM, "no memory for the job table");
+}
 
 static trm_status malformed(trm_err *err, const char *what)
 {
@@ -324,7 +330,8 @@ static trm_status apply_fail(trm_table *self, uint32_t number, trm_table_job *jo
 /* Whether `ref` names the committed map output that the table knows, of whichever epoch. */
 static bool ref_is_current(const trm_table_task *task, const trm_output_ref *ref)
 {
-    return task && task->state == TRM_TASK_COMMITTED && task->attempt == ref->attempt && task->epoch == ref->epoch;
+    return task && task->state == TRM_TASK_COMMITTED && task->attempt == ref->attempt &&
+           task->epoch == ref->epoch;
 }
 
 static trm_status refs_check(trm_reader check, trm_err *err, const char *name)
@@ -472,8 +479,8 @@ trm_status trm_table_apply(trm_table *self, const void *command, size_t len, con
     trm_reader body;
     trm_status status = trm_command_open(command, len, &type, &job, &body);
     if (status != TRM_OK)
-        return trm_err_set(err, status, "job table: %s", status == TRM_EVERSION ? "a command of another version"
-                                                                                : "not a command");
+        return trm_err_set(err, status, "job table: %s",
+                           status == TRM_EVERSION ? "a command of another version" : "not a command");
     switch (type) {
     case TRM_COMMAND_SUBMIT:
         status = apply_submit(self, job, &body, err);

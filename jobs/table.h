@@ -30,11 +30,11 @@ typedef enum trm_table_task_state {
 } trm_table_task_state;
 
 typedef struct trm_table_task {
-    uint32_t attempt; /* PENDING: attempts below it are fenced; else the committed one */
-    uint32_t rank;    /* where it was committed, or adopted */
-    uint32_t epoch;   /* … and when */
-    uint8_t state;    /* trm_table_task_state */
-    uint8_t failures; /* counted attempts of this epoch, saturating */
+    uint32_t attempt;    /* PENDING: attempts below it are fenced; else the committed one */
+    uint32_t rank;       /* where it was committed, or adopted */
+    uint32_t epoch;      /* … and when */
+    uint8_t state;       /* trm_table_task_state */
+    uint8_t failures;    /* counted attempts of this epoch, saturating */
     uint8_t empty : 1;   /* nothing was written */
     uint8_t counted : 1; /* its counters are in the job's: an output that is lost and made again adds none */
     uint8_t failed_high; /* 1 + the highest attempt whose failure was counted, saturating */
@@ -51,8 +51,8 @@ typedef struct trm_table_phase {
     uint32_t committed; /* COMMITTED or PUBLISHED */
     uint32_t live;      /* … in the current epoch */
     uint32_t published;
-    uint64_t failures;  /* all launches */
-    uint64_t lost;      /* outputs that went back, all launches */
+    uint64_t failures; /* all launches */
+    uint64_t lost;     /* outputs that went back, all launches */
     trm_table_task *task;
     trm_table_part *part; /* NULL: this phase leaves runs, not parts */
 } trm_table_phase;
@@ -63,8 +63,8 @@ typedef struct trm_table_job {
     uint32_t exit_code;
     uint64_t submitted_epoch;
     uint64_t finished_ms;
-    uint32_t cuts_crc; /* 0: none yet */
-    char *text;        /* of FINISH; NULL: none */
+    uint32_t cuts_crc;                 /* 0: none yet */
+    char *text;                        /* of FINISH; NULL: none */
     trm_table_phase phase[TRM_PHASES]; /* SAMPLE is empty: sampling leaves nothing but cuts */
     trm_counters counters;
 } trm_table_job;

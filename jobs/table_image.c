@@ -18,12 +18,12 @@
 #define IMAGE_MAGIC 0x544d5254u /* "TRMT" */
 
 enum {
-    TASK_STATE = 3,     /* bits 0 and 1 */
+    TASK_STATE = 3, /* bits 0 and 1 */
     TASK_EMPTY = 4,
-    TASK_ATTEMPT = 8,   /* varint attempt is not 0 */
-    TASK_FAILED = 16,   /* u8 failures · u8 failed_high */
-    TASK_WHERE = 32,    /* varint rank · varint epoch */
-    TASK_PART = 64,     /* varint bytes · varint records · u32 crc */
+    TASK_ATTEMPT = 8, /* varint attempt is not 0 */
+    TASK_FAILED = 16, /* u8 failures · u8 failed_high */
+    TASK_WHERE = 32,  /* varint rank · varint epoch */
+    TASK_PART = 64,   /* varint bytes · varint records · u32 crc */
     TASK_COUNTED = 128
 };
 
@@ -87,7 +87,8 @@ static void phase_encode(const trm_table_phase *phase, trm_writer *out)
 }
 
 /* The sums are not stored: they follow from the tasks. */
-static trm_status phase_decode(trm_table_phase *phase, uint32_t tasks, bool parts, uint64_t epoch, trm_reader *in)
+static trm_status phase_decode(trm_table_phase *phase, uint32_t tasks, bool parts, uint64_t epoch,
+                               trm_reader *in)
 {
     phase->failures = trm_get_varint(in);
     phase->lost = trm_get_varint(in);
@@ -197,8 +198,9 @@ static trm_status members_decode(trm_table *self, trm_reader *in)
         trm_member *member = &self->members[i];
         trm_member_decode(member, in);
         const trm_member *before = i ? member - 1 : NULL;
-        if (!trm_reader_ok(in) || (before && (before->epoch > member->epoch ||
-                                              (before->epoch == member->epoch && before->rank >= member->rank))))
+        if (!trm_reader_ok(in) ||
+            (before && (before->epoch > member->epoch ||
+                        (before->epoch == member->epoch && before->rank >= member->rank))))
             return TRM_ECORRUPT;
         self->members_count = i + 1;
     }
@@ -235,8 +237,8 @@ trm_status trm_table_decode(trm_table *self, const void *bytes, size_t len, trm_
         return trm_err_set(err, TRM_ECORRUPT, "not an image of the job table");
     uint32_t version = trm_get_u32(&in);
     if (version != TRM_TABLE_VERSION)
-        return trm_err_set(err, TRM_EVERSION, "image of the job table: version %u, this program reads %u", version,
-                           TRM_TABLE_VERSION);
+        return trm_err_set(err, TRM_EVERSION, "image of the job table: version %u, this program reads %u",
+                           version, TRM_TABLE_VERSION);
     if (trm_load_u32((const uint8_t *)bytes + len - 4) != trm_crc32c(0, bytes, len - 4))
         return trm_err_set(err, TRM_ECORRUPT, "image of the job table: the checksum is wrong");
     trm_table found;
@@ -253,8 +255,9 @@ trm_status trm_table_decode(trm_table *self, const void *bytes, size_t len, trm_
         status = TRM_ECORRUPT;
     if (status != TRM_OK) {
         trm_table_close(&found);
-        return trm_err_set(err, status, status == TRM_ENOMEM ? "no memory for the job table"
-                                                             : "image of the job table: malformed");
+        return trm_err_set(err, status,
+                           status == TRM_ENOMEM ? "no memory for the job table"
+                                                : "image of the job table: malformed");
     }
     *self = found;
     return TRM_OK;

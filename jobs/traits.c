@@ -22,13 +22,15 @@ static trm_status check_version(const trm_job *job, trm_err *err)
     if (job->magic != TRM_JOB_MAGIC)
         return trm_err_set(err, TRM_EJOB, "the job's description does not begin with TRM_JOB_HEADER");
     if (job->abi != TRM_ABI)
-        return trm_err_set(err, TRM_EJOB,
-                           "the job was built for version %u of trireme.h, this is version %u: build it again",
-                           job->abi, TRM_ABI);
+        return trm_err_set(
+            err, TRM_EJOB,
+            "the job was built for version %u of trireme.h, this is version %u: build it again", job->abi,
+            TRM_ABI);
     if (job->struct_bytes != sizeof *job)
-        return trm_err_set(err, TRM_EJOB,
-                           "the job's description has %zu bytes, %zu are expected: build it again with this trireme.h",
-                           job->struct_bytes, sizeof *job);
+        return trm_err_set(
+            err, TRM_EJOB,
+            "the job's description has %zu bytes, %zu are expected: build it again with this trireme.h",
+            job->struct_bytes, sizeof *job);
     if (!job->name || !is_printable_name(job->name, TRM_JOB_NAME_BYTES))
         return trm_err_set(err, TRM_EJOB, "the job needs a name of 1 to %u characters without spaces",
                            TRM_JOB_NAME_BYTES - 1);
@@ -41,10 +43,12 @@ static trm_status check_version(const trm_job *job, trm_err *err)
 static trm_status check_input(const trm_job *job, trm_err *err)
 {
     if ((unsigned)job->input > TRM_INPUT_NONE)
-        return trm_err_set(err, TRM_EJOB, "job '%s': there is no input format %u", job->name, (unsigned)job->input);
+        return trm_err_set(err, TRM_EJOB, "job '%s': there is no input format %u", job->name,
+                           (unsigned)job->input);
     if (job->input == TRM_INPUT_FIXED && (job->record_bytes == 0 || job->record_bytes > TRM_FIXED_BYTES_MAX))
-        return trm_err_set(err, TRM_EJOB, "job '%s': TRM_INPUT_FIXED needs record_bytes from 1 to %u, not %zu",
-                           job->name, TRM_FIXED_BYTES_MAX, job->record_bytes);
+        return trm_err_set(err, TRM_EJOB,
+                           "job '%s': TRM_INPUT_FIXED needs record_bytes from 1 to %u, not %zu", job->name,
+                           TRM_FIXED_BYTES_MAX, job->record_bytes);
     if (job->input != TRM_INPUT_FIXED && job->record_bytes)
         return trm_err_set(err, TRM_EJOB, "job '%s': record_bytes is only for TRM_INPUT_FIXED", job->name);
     return TRM_OK;
@@ -59,14 +63,16 @@ static trm_status check_fold(const trm_job *job, trm_err *err)
         return trm_err_set(err, TRM_EJOB, "job '%s' has a fold and %s: choose one", job->name,
                            job->reduce ? "a reduce" : "a combine");
     if (fold->state_bytes == 0 || fold->state_bytes > TRM_FOLD_BYTES_MAX)
-        return trm_err_set(err, TRM_EJOB, "job '%s': the fold's state_bytes must be from 1 to %u, not %zu", job->name,
-                           TRM_FOLD_BYTES_MAX, fold->state_bytes);
+        return trm_err_set(err, TRM_EJOB, "job '%s': the fold's state_bytes must be from 1 to %u, not %zu",
+                           job->name, TRM_FOLD_BYTES_MAX, fold->state_bytes);
     if (!fold->init || !fold->add || !fold->merge)
         return trm_err_set(err, TRM_EJOB, "job '%s': the fold needs init, add and merge", job->name);
-    if (!job->finish && job->output == TRM_OUTPUT_TEXT && job->value_type != TRM_BYTES && fold->state_bytes != 8)
-        return trm_err_set(err, TRM_EJOB,
-                           "job '%s': value_type is an 8-byte number, but the fold's accumulator has %zu bytes",
-                           job->name, fold->state_bytes);
+    if (!job->finish && job->output == TRM_OUTPUT_TEXT && job->value_type != TRM_BYTES &&
+        fold->state_bytes != 8)
+        return trm_err_set(
+            err, TRM_EJOB,
+            "job '%s': value_type is an 8-byte number, but the fold's accumulator has %zu bytes", job->name,
+            fold->state_bytes);
     return TRM_OK;
 }
 
@@ -83,13 +89,16 @@ static trm_status check_rest(const trm_job *job, trm_err *err)
         return trm_err_set(err, TRM_EJOB, "job '%s' has a partition function and a partitioner: choose one",
                            job->name);
     if (job->compare && job->partitioner == TRM_PARTITION_RANGE)
-        return trm_err_set(err, TRM_EJOB,
-                           "job '%s' has a compare, but TRM_PARTITION_RANGE cuts by unsigned bytes: give it a partition",
-                           job->name);
+        return trm_err_set(
+            err, TRM_EJOB,
+            "job '%s' has a compare, but TRM_PARTITION_RANGE cuts by unsigned bytes: give it a partition",
+            job->name);
     if ((unsigned)job->output > TRM_OUTPUT_RAW)
-        return trm_err_set(err, TRM_EJOB, "job '%s': there is no output format %u", job->name, (unsigned)job->output);
+        return trm_err_set(err, TRM_EJOB, "job '%s': there is no output format %u", job->name,
+                           (unsigned)job->output);
     if ((unsigned)job->key_type > TRM_F64 || (unsigned)job->value_type > TRM_F64)
-        return trm_err_set(err, TRM_EJOB, "job '%s': key_type or value_type is none of TRM_BYTES, _U64, _I64, _F64",
+        return trm_err_set(err, TRM_EJOB,
+                           "job '%s': key_type or value_type is none of TRM_BYTES, _U64, _I64, _F64",
                            job->name);
     return TRM_OK;
 }
@@ -98,7 +107,8 @@ static trm_status read_counters(trm_traits *self, const trm_job *job, trm_err *e
 {
     for (unsigned i = 0; job->counters && job->counters[i]; i++) {
         if (i == TRM_COUNTERS_MAX)
-            return trm_err_set(err, TRM_EJOB, "job '%s' has more than %u counters", job->name, TRM_COUNTERS_MAX);
+            return trm_err_set(err, TRM_EJOB, "job '%s' has more than %u counters", job->name,
+                               TRM_COUNTERS_MAX);
         if (!is_printable_name(job->counters[i], TRM_COUNTER_NAME_BYTES))
             return trm_err_set(err, TRM_EJOB,
                                "job '%s': the name of counter %u must have 1 to %u characters without spaces",
@@ -143,7 +153,8 @@ const char *trm_traits_counter_name(const trm_traits *self, unsigned counter)
 {
     if (counter < TRM_COUNTER_USER)
         return trm_counter_name(counter);
-    return counter - TRM_COUNTER_USER < self->counters_count ? self->counters[counter - TRM_COUNTER_USER] : NULL;
+    return counter - TRM_COUNTER_USER < self->counters_count ? self->counters[counter - TRM_COUNTER_USER]
+                                                             : NULL;
 }
 
 /* ---- Bytes ----------------------------------------------------------------------- */

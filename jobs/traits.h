@@ -12,12 +12,12 @@
 
 typedef struct trm_traits {
     char name[TRM_JOB_NAME_BYTES];
-    uint32_t input;       /* trm_input */
+    uint32_t input;        /* trm_input */
     uint64_t record_bytes; /* TRM_INPUT_FIXED */
-    bool map_only;        /* neither fold nor reduce */
+    bool map_only;         /* neither fold nor reduce */
     bool folds;
     bool range_partitioned; /* wants cut points before its maps */
-    uint32_t output;      /* trm_output */
+    uint32_t output;        /* trm_output */
     uint32_t counters_count;
     char counters[TRM_COUNTERS_MAX][TRM_COUNTER_NAME_BYTES];
     uint64_t params_hash; /* trm_params_hash, filled in by who converts them: a resumed job must match */

@@ -60,7 +60,10 @@ trm_status trm_wire_open(const void *bytes, size_t len, trm_wire_header *header,
     return TRM_OK;
 }
 
-static uint32_t get_u32_varint(trm_reader *in) { return (uint32_t)trm_get_varint_max(in, UINT32_MAX); }
+static uint32_t get_u32_varint(trm_reader *in)
+{
+    return (uint32_t)trm_get_varint_max(in, UINT32_MAX);
+}
 
 static uint32_t get_status(trm_reader *in)
 {
@@ -70,9 +73,15 @@ static uint32_t get_status(trm_reader *in)
     return status;
 }
 
-static bool get_bool(trm_reader *in) { return trm_get_varint_max(in, 1) != 0; }
+static bool get_bool(trm_reader *in)
+{
+    return trm_get_varint_max(in, 1) != 0;
+}
 
-static uint8_t get_phase(trm_reader *in) { return (uint8_t)trm_get_varint_max(in, TRM_PHASES - 1); }
+static uint8_t get_phase(trm_reader *in)
+{
+    return (uint8_t)trm_get_varint_max(in, TRM_PHASES - 1);
+}
 
 void trm_hello_encode(const trm_hello *self, trm_writer *out)
 {

@@ -37,8 +37,8 @@
 #define TRM_MASTER_PULSE_MS 1000u
 #define TRM_HOST_NAME_BYTES 256u
 #define TRM_STORE_PATH_BYTES 1024u
-#define TRM_TEXT_BYTES_MAX 4096u       /* an error with the kernel's last words */
-#define TRM_BINDINGS_BYTES_MAX 16384u  /* the printed map of a rank's executors */
+#define TRM_TEXT_BYTES_MAX 4096u             /* an error with the kernel's last words */
+#define TRM_BINDINGS_BYTES_MAX 16384u        /* the printed map of a rank's executors */
 #define TRM_FETCH_BLOCK_BYTES (256u * 1024u) /* the payload of a BLOCK */
 #define TRM_SAMPLE_BYTES_MAX (64u * 1024u)   /* the sampled keys of a task */
 
@@ -84,12 +84,13 @@ typedef struct trm_hello {
     char *bindings; /* in place of the decoded frame or caller's; not terminated */
     uint32_t bindings_len;
     char run_store[TRM_STORE_PATH_BYTES]; /* the directory of this rank's runs, for ranks of its host */
-    trm_traits traits; /* TRM_OK only */
+    trm_traits traits;                    /* TRM_OK only */
 } trm_hello;
 
-typedef struct trm_peer { /* in SETUP: what a worker must know of every rank */
-    uint32_t host; /* ranks with the same number share a host */
-    char run_store[TRM_STORE_PATH_BYTES]; /* "" for ranks of other hosts than the receiver's: a frame is bounded */
+typedef struct trm_peer {                 /* in SETUP: what a worker must know of every rank */
+    uint32_t host;                        /* ranks with the same number share a host */
+    char run_store[TRM_STORE_PATH_BYTES]; /* "" for ranks of other hosts than the receiver's: a frame is
+                                             bounded */
 } trm_peer;
 
 typedef struct trm_setup {
@@ -126,14 +127,14 @@ typedef struct trm_report {
     uint8_t phase;
     uint32_t task;
     uint32_t attempt;
-    uint32_t status;       /* trm_status; TRM_OK: prepared, ready to be committed */
+    uint32_t status; /* trm_status; TRM_OK: prepared, ready to be committed */
     uint32_t executor;
     uint64_t started_ms, ended_ms; /* wall clock, for the event record */
-    uint64_t output_bytes; /* of the run or part; 0: nothing was written */
+    uint64_t output_bytes;         /* of the run or part; 0: nothing was written */
     uint64_t output_records;
-    uint32_t output_crc;   /* of the whole part file; 0 for runs (blocks carry theirs) */
+    uint32_t output_crc; /* of the whole part file; 0 for runs (blocks carry theirs) */
     trm_counters counters;
-    const char *text;      /* why it failed, with the kernel's last words; in place */
+    const char *text; /* why it failed, with the kernel's last words; in place */
     uint32_t text_len;
     const uint8_t *sample; /* TRM_PHASE_SAMPLE: blobs, one a key; in place */
     uint32_t sample_len;
@@ -164,12 +165,12 @@ typedef struct trm_held {
 } trm_held;
 
 typedef struct trm_pulse {
-    uint32_t running;      /* attempts in executors */
-    uint32_t queued;       /* attempts waiting for one */
-    uint64_t bytes_in;     /* read by running attempts so far */
+    uint32_t running;  /* attempts in executors */
+    uint32_t queued;   /* attempts waiting for one */
+    uint64_t bytes_in; /* read by running attempts so far */
     uint64_t records_in;
     uint64_t fetched_bytes; /* by this rank, since it began */
-    uint64_t dropped;      /* messages not obeyed */
+    uint64_t dropped;       /* messages not obeyed */
 } trm_pulse;
 
 typedef struct trm_end {

@@ -5,7 +5,10 @@
 
 #define WRITER_FIRST_BYTES 256u
 
-void trm_writer_init(trm_writer *self) { *self = (trm_writer){0}; }
+void trm_writer_init(trm_writer *self)
+{
+    *self = (trm_writer){0};
+}
 
 void trm_writer_close(trm_writer *self)
 {
@@ -61,10 +64,22 @@ void trm_put_bytes(trm_writer *self, const void *bytes, size_t len)
         memcpy(at, bytes, len);
 }
 
-void trm_put_u8(trm_writer *self, uint8_t value) { trm_put_bytes(self, &value, 1); }
-void trm_put_u16(trm_writer *self, uint16_t value) { trm_put_bytes(self, &value, 2); }
-void trm_put_u32(trm_writer *self, uint32_t value) { trm_put_bytes(self, &value, 4); }
-void trm_put_u64(trm_writer *self, uint64_t value) { trm_put_bytes(self, &value, 8); }
+void trm_put_u8(trm_writer *self, uint8_t value)
+{
+    trm_put_bytes(self, &value, 1);
+}
+void trm_put_u16(trm_writer *self, uint16_t value)
+{
+    trm_put_bytes(self, &value, 2);
+}
+void trm_put_u32(trm_writer *self, uint32_t value)
+{
+    trm_put_bytes(self, &value, 4);
+}
+void trm_put_u64(trm_writer *self, uint64_t value)
+{
+    trm_put_bytes(self, &value, 8);
+}
 
 void trm_put_varint(trm_writer *self, uint64_t value)
 {
@@ -78,7 +93,10 @@ void trm_put_blob(trm_writer *self, const void *bytes, size_t len)
     trm_put_bytes(self, bytes, len);
 }
 
-void trm_put_string(trm_writer *self, const char *text) { trm_put_blob(self, text, strlen(text)); }
+void trm_put_string(trm_writer *self, const char *text)
+{
+    trm_put_blob(self, text, strlen(text));
+}
 
 void trm_reader_init(trm_reader *self, const void *bytes, size_t len)
 {

@@ -30,7 +30,10 @@ void trm_writer_init(trm_writer *self);
 void trm_writer_close(trm_writer *self);
 /* Forgets the content and the failure, keeps the memory. */
 void trm_writer_reset(trm_writer *self);
-static inline bool trm_writer_ok(const trm_writer *self) { return !self->failed; }
+static inline bool trm_writer_ok(const trm_writer *self)
+{
+    return !self->failed;
+}
 /* Room for `len` more bytes at the end, which count at once; NULL on failure.
  * Valid until the next call on the writer. */
 uint8_t *trm_writer_extend(trm_writer *self, size_t len);
@@ -53,10 +56,19 @@ typedef struct trm_reader {
 } trm_reader;
 
 void trm_reader_init(trm_reader *self, const void *bytes, size_t len);
-static inline size_t trm_reader_left(const trm_reader *self) { return (size_t)(self->end - self->at); }
-static inline bool trm_reader_ok(const trm_reader *self) { return !self->failed; }
+static inline size_t trm_reader_left(const trm_reader *self)
+{
+    return (size_t)(self->end - self->at);
+}
+static inline bool trm_reader_ok(const trm_reader *self)
+{
+    return !self->failed;
+}
 /* No failure and nothing left over: what a whole message must end with. */
-static inline bool trm_reader_done(const trm_reader *self) { return !self->failed && self->at == self->end; }
+static inline bool trm_reader_done(const trm_reader *self)
+{
+    return !self->failed && self->at == self->end;
+}
 /* Marks the reader failed: for a decoder that finds a value out of its range. */
 void trm_reader_fail(trm_reader *self);
 
@@ -77,10 +89,26 @@ const uint8_t *trm_get_blob(trm_reader *self, size_t max, size_t *len);
 void trm_get_string(trm_reader *self, char *out, size_t out_bytes);
 
 /* Unchecked little-endian access for hot loops. */
-static inline uint32_t trm_load_u32(const void *at) { uint32_t v; memcpy(&v, at, 4); return v; }
-static inline uint64_t trm_load_u64(const void *at) { uint64_t v; memcpy(&v, at, 8); return v; }
-static inline void trm_store_u32(void *at, uint32_t v) { memcpy(at, &v, 4); }
-static inline void trm_store_u64(void *at, uint64_t v) { memcpy(at, &v, 8); }
+static inline uint32_t trm_load_u32(const void *at)
+{
+    uint32_t v;
+    memcpy(&v, at, 4);
+    return v;
+}
+static inline uint64_t trm_load_u64(const void *at)
+{
+    uint64_t v;
+    memcpy(&v, at, 8);
+    return v;
+}
+static inline void trm_store_u32(void *at, uint32_t v)
+{
+    memcpy(at, &v, 4);
+}
+static inline void trm_store_u64(void *at, uint64_t v)
+{
+    memcpy(at, &v, 8);
+}
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "Trireme's formats are little-endian and this build reads them in place"
 #endif

@@ -16,7 +16,10 @@ void trm_diag_configure(trm_diag_level level, int rank)
     own_rank = rank;
 }
 
-trm_diag_level trm_diag_level_max(void) { return max_level; }
+trm_diag_level trm_diag_level_max(void)
+{
+    return max_level;
+}
 
 void trm_diag(trm_diag_level level, const char *format, ...)
 {

@@ -35,10 +35,10 @@ typedef enum trm_status {
     TRM_ELOST = 36,    /* an input of the task is gone (a run, a rank's store) */
 
     /* Reach: a worker or its rank. */
-    TRM_EIO = 48,     /* the system refused a read, write or sync */
+    TRM_EIO = 48,      /* the system refused a read, write or sync */
     TRM_ENOSPACE = 49, /* a file system is full */
-    TRM_ENOMEM = 50,  /* the system refused memory */
-    TRM_EPEER = 51,   /* another process is gone, or sends what nobody may send */
+    TRM_ENOMEM = 50,   /* the system refused memory */
+    TRM_EPEER = 51,    /* another process is gone, or sends what nobody may send */
 
     /* Reach: the job. */
     TRM_EINPUT = 64,  /* an input of the job is missing, unreadable, malformed */

@@ -23,12 +23,12 @@ typedef struct place {
 
 struct trm_topology {
     hwloc_topology_t hwloc;
-    hwloc_bitmap_t set;   /* what the process was given, then this rank's share of it */
-    place *cores;         /* `count` of them are this rank's, from `first` on */
+    hwloc_bitmap_t set; /* what the process was given, then this rank's share of it */
+    place *cores;       /* `count` of them are this rank's, from `first` on */
     unsigned allocated, first, count;
-    unsigned given;       /* cores in the set that the process was given */
-    unsigned machine;     /* cores of the machine */
-    bool floating;        /* executors are bound to the whole set */
+    unsigned given;   /* cores in the set that the process was given */
+    unsigned machine; /* cores of the machine */
+    bool floating;    /* executors are bound to the whole set */
 };
 
 static void close_places(trm_topology *self)
@@ -101,12 +101,14 @@ trm_status trm_topology_create(trm_topology **out, trm_err *err)
         return trm_err_errno(err, TRM_ELAUNCH, error, "cannot read the machine's topology");
     }
     hwloc_const_cpuset_t all = hwloc_topology_get_topology_cpuset(self->hwloc);
-    if (hwloc_get_cpubind(self->hwloc, self->set, HWLOC_CPUBIND_THREAD) || !hwloc_bitmap_intersects(self->set, all))
+    if (hwloc_get_cpubind(self->hwloc, self->set, HWLOC_CPUBIND_THREAD) ||
+        !hwloc_bitmap_intersects(self->set, all))
         hwloc_bitmap_copy(self->set, all);
     hwloc_bitmap_and(self->set, self->set, all);
     if (!find_places(self) || self->count == 0) {
         trm_topology_destroy(self);
-        return trm_err_set(err, TRM_ELAUNCH, "the machine's topology shows no core that this process may run on");
+        return trm_err_set(err, TRM_ELAUNCH,
+                           "the machine's topology shows no core that this process may run on");
     }
     *out = self;
     return TRM_OK;
@@ -138,9 +140,9 @@ void trm_topology_share(trm_topology *self, uint32_t local_rank, uint32_t local_
 
 static bool is_launcher(const char *command)
 {
-    static const char *const names[] = {"mpirun",   "orterun",       "orted",     "prted",      "prterun",
-                                        "prte",     "mpiexec",       "mpiexec.hydra", "hydra_pmi_proxy",
-                                        "slurmstepd"};
+    static const char *const names[] = {"mpirun",          "orterun",   "orted",   "prted",
+                                        "prterun",         "prte",      "mpiexec", "mpiexec.hydra",
+                                        "hydra_pmi_proxy", "slurmstepd"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!strcmp(command, names[i]))
             return true;
@@ -195,8 +197,14 @@ bool trm_topology_set_is_shared(const trm_topology *self)
 
 /* ---- Binding ---------------------------------------------------------------- */
 
-unsigned trm_topology_cores(const trm_topology *self) { return self->count; }
-unsigned trm_topology_machine_cores(const trm_topology *self) { return self->machine; }
+unsigned trm_topology_cores(const trm_topology *self)
+{
+    return self->count;
+}
+unsigned trm_topology_machine_cores(const trm_topology *self)
+{
+    return self->machine;
+}
 
 static const place *core_at(const trm_topology *self, unsigned index)
 {
@@ -221,7 +229,8 @@ static const place *node_at(const trm_topology *self, unsigned index)
 
 /* The processors of number `index`, and the core that stands for its memory; NULL memory:
  * no policy. Returns false when memory is refused. */
-static bool choose(const trm_topology *self, trm_grain grain, unsigned index, hwloc_bitmap_t cpus, const place **home)
+static bool choose(const trm_topology *self, trm_grain grain, unsigned index, hwloc_bitmap_t cpus,
+                   const place **home)
 {
     *home = NULL;
     if (grain == TRM_GRAIN_NONE || self->floating)
@@ -259,7 +268,8 @@ trm_status trm_topology_bind(const trm_topology *self, trm_grain grain, unsigned
     return status;
 }
 
-void trm_topology_describe(const trm_topology *self, trm_grain grain, unsigned index, char *out, size_t out_bytes)
+void trm_topology_describe(const trm_topology *self, trm_grain grain, unsigned index, char *out,
+                           size_t out_bytes)
 {
     char cpus_text[CPUS_TEXT_BYTES] = "?", nodes_text[CPUS_TEXT_BYTES] = "";
     const place *home = NULL;

@@ -53,6 +53,7 @@ unsigned trm_topology_machine_cores(const trm_topology *self);
  * refuses the processors. */
 trm_status trm_topology_bind(const trm_topology *self, trm_grain grain, unsigned index, trm_err *err);
 /* Where trm_topology_bind puts it: "core 3 (cpus 3,35), NUMA node 1". */
-void trm_topology_describe(const trm_topology *self, trm_grain grain, unsigned index, char *out, size_t out_bytes);
+void trm_topology_describe(const trm_topology *self, trm_grain grain, unsigned index, char *out,
+                           size_t out_bytes);
 
 #endif

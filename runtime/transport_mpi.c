@@ -33,23 +33,23 @@
 #define TAG 1
 #define HEAD_BYTES 8u
 #define RECEIVES 16u
-#define READY_MAX 16u                /* messages taken from MPI and not yet from us; then receives pause */
-#define IN_FLIGHT_MAX 8u             /* to one rank */
-#define WINDOW 64u                   /* … counted from the oldest of them: bits of a word */
-#define HELD_MAX 256u                /* messages that one may come ahead: more than WINDOW, for two ways there */
-#define QUEUE_BYTES_MAX (4u << 20)   /* to one rank, in flight included */
+#define READY_MAX 16u    /* messages taken from MPI and not yet from us; then receives pause */
+#define IN_FLIGHT_MAX 8u /* to one rank */
+#define WINDOW 64u       /* … counted from the oldest of them: bits of a word */
+#define HELD_MAX 256u    /* messages that one may come ahead: more than WINDOW, for two ways there */
+#define QUEUE_BYTES_MAX (4u << 20) /* to one rank, in flight included */
 #define STALL_MS 30000u
-#define SMALL_BYTES 4096u            /* of the smaller of two sizes of packets */
-#define SMALL_KEPT_MAX 256u          /* packets kept for the next use */
+#define SMALL_BYTES 4096u   /* of the smaller of two sizes of packets */
+#define SMALL_KEPT_MAX 256u /* packets kept for the next use */
 #define LARGE_KEPT_MAX 32u
-#define CLOSE_STEPS_MAX 1000u        /* looks at receives that were cancelled */
+#define CLOSE_STEPS_MAX 1000u /* looks at receives that were cancelled */
 #define FINALIZE_WAIT_S 10u
 
 typedef struct packet {
     struct packet *next;
-    uint32_t peer; /* where it came from, or goes to */
+    uint32_t peer;      /* where it came from, or goes to */
     uint32_t room, len; /* of the payload */
-    uint8_t bytes[]; /* head and payload */
+    uint8_t bytes[];    /* head and payload */
 } packet;
 
 typedef struct packet_list {
@@ -57,8 +57,8 @@ typedef struct packet_list {
 } packet_list;
 
 typedef struct peer {
-    packet_list queue;      /* waits for a place among those in flight */
-    size_t pending_bytes;   /* queued and in flight */
+    packet_list queue;    /* waits for a place among those in flight */
+    size_t pending_bytes; /* queued and in flight */
     uint32_t in_flight;
     uint32_t sequence_next; /* of what goes to it … */
     uint32_t sequence_left; /* … all below it has left … */
@@ -91,7 +91,10 @@ typedef struct transport {
 /* What the process exits with when MPI_Finalize does not return. */
 static volatile sig_atomic_t watchdog_status;
 
-void trm_transport_mpi_exit_status(int status) { watchdog_status = status; }
+void trm_transport_mpi_exit_status(int status)
+{
+    watchdog_status = status;
+}
 
 /* ---- Packets ------------------------------------------------------------------------------ */
 
@@ -192,7 +195,8 @@ static bool put_in_flight(transport *self, packet *out)
 /* From the queue of a rank to MPI, as far as its window allows. */
 static void pump(transport *self, peer *to)
 {
-    while (to->in_flight < IN_FLIGHT_MAX && to->sequence_next - to->sequence_left < WINDOW && to->queue.first) {
+    while (to->in_flight < IN_FLIGHT_MAX && to->sequence_next - to->sequence_left < WINDOW &&
+           to->queue.first) {
         packet *out = list_take(&to->queue);
         if (put_in_flight(self, out))
             continue;
@@ -465,7 +469,10 @@ static size_t mpi_pending_bytes(trm_transport *base, uint32_t to)
 
 /* ---- Begin and end ------------------------------------------------------------------------- */
 
-static void on_alarm(int signal_number) { _exit(watchdog_status); }
+static void on_alarm(int signal_number)
+{
+    _exit(watchdog_status);
+}
 
 /* Nobody may count on MPI_Finalize once a rank has died. */
 static void finalize(void)
@@ -566,7 +573,8 @@ static trm_status begin_mpi(int *rank, int *ranks, trm_err *err)
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return trm_err_set(err, TRM_ELAUNCH, "MPI cannot be started");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    if (MPI_Comm_rank(MPI_COMM_WORLD, rank) != MPI_SUCCESS || MPI_Comm_size(MPI_COMM_WORLD, ranks) != MPI_SUCCESS)
+    if (MPI_Comm_rank(MPI_COMM_WORLD, rank) != MPI_SUCCESS ||
+        MPI_Comm_size(MPI_COMM_WORLD, ranks) != MPI_SUCCESS)
         return trm_err_set(err, TRM_ELAUNCH, "MPI does not say which rank this is");
     return TRM_OK;
 }

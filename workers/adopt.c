@@ -39,7 +39,8 @@ struct trm_adopter {
     unsigned held_count;
 };
 
-trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender, const char *run_store, trm_err *err)
+trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender, const char *run_store,
+                              trm_err *err)
 {
     trm_adopter *self = calloc(1, sizeof *self);
     trm_output_at *held = malloc(TRM_HELD_FRAME_MAX * sizeof *held);
@@ -144,8 +145,8 @@ static trm_status note_run(const char *name, void *context)
 static bool is_believable(const trm_adopter *self, const char *path)
 {
     struct stat about, own;
-    return path[0] == '/' && lstat(path, &about) == 0 && S_ISDIR(about.st_mode) && about.st_uid == geteuid() &&
-           (about.st_mode & 077) == 0 && stat(self->run_store, &own) == 0 &&
+    return path[0] == '/' && lstat(path, &about) == 0 && S_ISDIR(about.st_mode) &&
+           about.st_uid == geteuid() && (about.st_mode & 077) == 0 && stat(self->run_store, &own) == 0 &&
            (own.st_dev != about.st_dev || own.st_ino != about.st_ino);
 }
 
@@ -224,8 +225,8 @@ bool trm_adopter_step(trm_adopter *self, uint32_t master)
             return false;
         const found_run *run = &self->runs[self->runs_at++];
         if (take_run(self, run))
-            self->held[self->held_count++] = (trm_output_at){.task = run->task, .attempt = run->attempt,
-                                                             .rank = self->sender->transport->rank};
+            self->held[self->held_count++] = (trm_output_at){
+                .task = run->task, .attempt = run->attempt, .rank = self->sender->transport->rank};
     }
     if (self->runs_at == self->runs_count && tell(self, master, true))
         end_store(self);

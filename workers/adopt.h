@@ -19,7 +19,8 @@
 typedef struct trm_adopter trm_adopter;
 
 /* Borrows all of it. TRM_ENOMEM. */
-trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender, const char *run_store, trm_err *err);
+trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender, const char *run_store,
+                              trm_err *err);
 /* Removes what it can of the stores that were taken over. */
 void trm_adopter_destroy(trm_adopter *self);
 /* Takes this store too; it is answered with HELD. False: too many wait. */

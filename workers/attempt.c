@@ -5,8 +5,8 @@
 static trm_status name(const char *store, char kind, uint64_t epoch, uint32_t task, uint32_t attempt,
                        const char *suffix, char *out, size_t out_bytes)
 {
-    int len = snprintf(out, out_bytes, "%s/%c%u.e%llu.a%u.%s", store, kind, task, (unsigned long long)epoch, attempt,
-                       suffix);
+    int len = snprintf(out, out_bytes, "%s/%c%u.e%llu.a%u.%s", store, kind, task, (unsigned long long)epoch,
+                       attempt, suffix);
     return len > 0 && (size_t)len < out_bytes ? TRM_OK : TRM_ELIMIT;
 }
 

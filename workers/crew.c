@@ -18,11 +18,26 @@
 #define UNREADY_DEATHS_MAX 3u /* executors that die before READY: the kernel cannot be loaded */
 #define STOP_WAIT_MS 6000u    /* for the supervisor to be gone, beyond the grace */
 
-unsigned trm_crew_executors(const trm_crew *self) { return self->executors; }
-uint64_t trm_crew_executor_memory_bytes(const trm_crew *self) { return self->executor_memory_bytes; }
-const char *trm_crew_bindings(const trm_crew *self) { return self->bindings; }
-const char *trm_crew_scratch(const trm_crew *self) { return self->scratch.path; }
-const char *trm_crew_run_store(const trm_crew *self) { return self->scratch.runs; }
+unsigned trm_crew_executors(const trm_crew *self)
+{
+    return self->executors;
+}
+uint64_t trm_crew_executor_memory_bytes(const trm_crew *self)
+{
+    return self->executor_memory_bytes;
+}
+const char *trm_crew_bindings(const trm_crew *self)
+{
+    return self->bindings;
+}
+const char *trm_crew_scratch(const trm_crew *self)
+{
+    return self->scratch.path;
+}
+const char *trm_crew_run_store(const trm_crew *self)
+{
+    return self->scratch.runs;
+}
 
 void trm_crew_keep_scratch(trm_crew *self, bool keep)
 {
@@ -110,7 +125,8 @@ trm_status trm_crew_submit(trm_crew *self, uint32_t executor, const trm_order *o
 {
     assert(executor < self->executors && count <= TRM_CREW_QUEUE_MAX);
     trm_crew_member *member = &self->member[executor];
-    if (!self->has_setup || !member->ready || member->condemned || member->queued + count > TRM_CREW_QUEUE_MAX)
+    if (!self->has_setup || !member->ready || member->condemned ||
+        member->queued + count > TRM_CREW_QUEUE_MAX)
         return TRM_AGAIN;
     if (!member->set_up) {
         trm_status status = send_setup(self, executor);
@@ -247,7 +263,8 @@ static bool next_record(trm_crew *self, unsigned executor, trm_crew_event *out)
 
 static bool is_on_board(const trm_board *board, const trm_order *order)
 {
-    return board->task_key == ((uint64_t)order->phase << 32 | order->task) && board->attempt == order->attempt;
+    return board->task_key == ((uint64_t)order->phase << 32 | order->task) &&
+           board->attempt == order->attempt;
 }
 
 /* Which of the orders in its hands ran when it died; `queued`: none. Its board says so: the
@@ -327,7 +344,8 @@ static void lose_supervisor(trm_crew *self)
         memset(&member->died, 0, sizeof member->died);
         member->died.status = trm_err_set(&member->died.err, TRM_EPEER,
                                           "the supervisor of this rank's executors (process %d) is gone, and "
-                                          "executor %u with it", (int)self->supervisor_pid, i);
+                                          "executor %u with it",
+                                          (int)self->supervisor_pid, i);
     }
 }
 

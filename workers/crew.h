@@ -42,12 +42,12 @@ typedef enum trm_crew_event_kind {
 typedef struct trm_crew_event {
     trm_crew_event_kind kind;
     uint32_t executor;
-    trm_status status;      /* READY: TRM_EJOB … when the kernel cannot be loaded (the executor takes
-                               no orders then); DIED: TRM_EKERNEL, TRM_ETIMEOUT, TRM_ELIMIT, and
-                               TRM_EPEER when the supervisor is gone and nobody replaces it */
-    trm_err err;            /* why, in one sentence (READY, DIED, and a REPORT that is a failure) */
+    trm_status status;        /* READY: TRM_EJOB … when the kernel cannot be loaded (the executor takes
+                                 no orders then); DIED: TRM_EKERNEL, TRM_ETIMEOUT, TRM_ELIMIT, and
+                                 TRM_EPEER when the supervisor is gone and nobody replaces it */
+    trm_err err;              /* why, in one sentence (READY, DIED, and a REPORT that is a failure) */
     const trm_traits *traits; /* READY, TRM_OK */
-    trm_report report;      /* REPORT; its texts are valid until the next call */
+    trm_report report;        /* REPORT; its texts are valid until the next call */
     /* DIED: the orders that it had, the running one first (lost[0], when `running`);
      * those after it were not begun and cost no attempt. */
     bool running;

@@ -10,17 +10,17 @@
 
 /* What the rank knows of one executor. */
 typedef struct trm_crew_member {
-    int fd;              /* the rank's end of the socket for its orders */
-    uint64_t generation; /* of the one that is alive, or will be next */
-    bool ready;          /* READY has come: orders may go */
-    bool set_up;         /* … after SETUP went */
-    bool failed;         /* the kernel cannot be loaded */
-    bool condemned;      /* KILL went to the supervisor: nothing in its ring is read */
-    bool has_died;       /* DIED has come, in `died`; told once the ring is empty */
-    bool gone;           /* and nobody will take its place */
+    int fd;                  /* the rank's end of the socket for its orders */
+    uint64_t generation;     /* of the one that is alive, or will be next */
+    bool ready;              /* READY has come: orders may go */
+    bool set_up;             /* … after SETUP went */
+    bool failed;             /* the kernel cannot be loaded */
+    bool condemned;          /* KILL went to the supervisor: nothing in its ring is read */
+    bool has_died;           /* DIED has come, in `died`; told once the ring is empty */
+    bool gone;               /* and nobody will take its place */
     unsigned unready_deaths; /* in a row */
-    unsigned finished;   /* orders of this generation that were reported … */
-    trm_order reported;  /* … and the last of them */
+    unsigned finished;       /* orders of this generation that were reported … */
+    trm_order reported;      /* … and the last of them */
     unsigned first, queued;
     trm_order queue[TRM_CREW_QUEUE_MAX]; /* in its hands, in order */
     trm_crew_died died;
@@ -34,8 +34,8 @@ struct trm_crew {
     trm_lanes lanes;
     trm_topology *topology;
     trm_crew_member *member;
-    int *order_fds;    /* the executors' ends; only until the supervisor is forked */
-    int wake_fd;       /* eventfd: written by executors */
+    int *order_fds; /* the executors' ends; only until the supervisor is forked */
+    int wake_fd;    /* eventfd: written by executors */
     int supervisor_fd;
     pid_t supervisor_pid;
     bool supervisor_gone, told_gone;
@@ -52,8 +52,8 @@ struct trm_crew {
 };
 
 /* Makes a crew whose executors run `ops`: trm_crew_start, and tests with their own. */
-trm_status trm_crew_start_with(trm_crew **out, const trm_spec *spec, int rank_hint, const trm_executor_ops *ops,
-                               trm_err *err);
+trm_status trm_crew_start_with(trm_crew **out, const trm_spec *spec, int rank_hint,
+                               const trm_executor_ops *ops, trm_err *err);
 /* Closes and frees what the rank holds. */
 void trm_crew_free(trm_crew *self);
 

@@ -49,9 +49,12 @@ static trm_status take_cores(trm_crew *self, const trm_spec *spec, uint32_t loca
         return status;
     trm_topology_share(self->topology, local_rank, local_ranks, trm_topology_set_is_shared(self->topology));
     unsigned cores = trm_topology_cores(self->topology);
-    self->executors = spec->executors ? spec->executors : cores < TRM_EXECUTORS_MAX ? cores : TRM_EXECUTORS_MAX;
+    self->executors = spec->executors             ? spec->executors
+                      : cores < TRM_EXECUTORS_MAX ? cores
+                                                  : TRM_EXECUTORS_MAX;
     if (self->executors > TRM_EXECUTORS_MAX)
-        return trm_err_set(err, TRM_EUSAGE, "%u executors are more than %u", self->executors, TRM_EXECUTORS_MAX);
+        return trm_err_set(err, TRM_EUSAGE, "%u executors are more than %u", self->executors,
+                           TRM_EXECUTORS_MAX);
     return TRM_OK;
 }
 
@@ -79,14 +82,15 @@ static trm_status describe(trm_crew *self, const trm_spec *spec, int rank_hint, 
     self->bindings = calloc(1, TRM_BINDINGS_BYTES_MAX);
     if (!self->bindings)
         return trm_err_set(err, TRM_ENOMEM, "no memory for the map of executors to cores");
-    size_t len = (size_t)snprintf(self->bindings, TRM_BINDINGS_BYTES_MAX,
-                                  "%s on %s: %u of %u cores, %u executor%s with %llu MiB each\n", rank, host,
-                                  trm_topology_cores(self->topology), trm_topology_machine_cores(self->topology),
-                                  self->executors, self->executors == 1 ? "" : "s",
-                                  (unsigned long long)(self->executor_memory_bytes >> 20));
+    size_t len = (size_t)snprintf(
+        self->bindings, TRM_BINDINGS_BYTES_MAX,
+        "%s on %s: %u of %u cores, %u executor%s with %llu MiB each\n", rank, host,
+        trm_topology_cores(self->topology), trm_topology_machine_cores(self->topology), self->executors,
+        self->executors == 1 ? "" : "s", (unsigned long long)(self->executor_memory_bytes >> 20));
     for (unsigned i = 0; i < self->executors && len + sizeof place + 32 < TRM_BINDINGS_BYTES_MAX; i++) {
         trm_topology_describe(self->topology, (trm_grain)spec->bind, i, place, sizeof place);
-        len += (size_t)snprintf(self->bindings + len, TRM_BINDINGS_BYTES_MAX - len, "  executor %u: %s\n", i, place);
+        len += (size_t)snprintf(self->bindings + len, TRM_BINDINGS_BYTES_MAX - len, "  executor %u: %s\n", i,
+                                place);
     }
     return TRM_OK;
 }
@@ -123,8 +127,8 @@ static trm_status make_sockets(trm_crew *self, int *rank_fd, trm_err *err)
     return TRM_OK;
 }
 
-static trm_status fork_supervisor(trm_crew *self, const trm_spec *spec, const trm_executor_ops *ops, int rank_fd,
-                                  trm_err *err)
+static trm_status fork_supervisor(trm_crew *self, const trm_spec *spec, const trm_executor_ops *ops,
+                                  int rank_fd, trm_err *err)
 {
     fflush(NULL); /* or what is in the buffers would be written by executors again */
     self->supervisor_pid = fork();
@@ -152,8 +156,8 @@ trm_status trm_crew_start(trm_crew **out, const trm_spec *spec, int rank_hint, t
     return trm_crew_start_with(out, spec, rank_hint, trm_executor_job_ops(), err);
 }
 
-trm_status trm_crew_start_with(trm_crew **out, const trm_spec *spec, int rank_hint, const trm_executor_ops *ops,
-                               trm_err *err)
+trm_status trm_crew_start_with(trm_crew **out, const trm_spec *spec, int rank_hint,
+                               const trm_executor_ops *ops, trm_err *err)
 {
     trm_crew *self = calloc(1, sizeof *self);
     if (!self)

@@ -59,7 +59,8 @@ void trm_crew_orders_encode(uint64_t generation, const trm_order *orders, unsign
         trm_order_encode(&orders[i], out);
 }
 
-void trm_crew_orders_decode(uint64_t *generation, trm_order *orders, unsigned max, unsigned *count, trm_reader *in)
+void trm_crew_orders_decode(uint64_t *generation, trm_order *orders, unsigned max, unsigned *count,
+                            trm_reader *in)
 {
     *generation = trm_get_u64(in);
     unsigned want = (unsigned)trm_get_varint_max(in, max);

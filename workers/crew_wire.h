@@ -75,7 +75,8 @@ void trm_crew_setup_encode(const trm_crew_setup_msg *self, trm_writer *out);
 void trm_crew_setup_decode(trm_crew_setup_msg *self, trm_reader *in);
 void trm_crew_orders_encode(uint64_t generation, const trm_order *orders, unsigned count, trm_writer *out);
 /* Fills up to `max` orders; marks `in` failed on more, and on anything else that is wrong. */
-void trm_crew_orders_decode(uint64_t *generation, trm_order *orders, unsigned max, unsigned *count, trm_reader *in);
+void trm_crew_orders_decode(uint64_t *generation, trm_order *orders, unsigned max, unsigned *count,
+                            trm_reader *in);
 void trm_crew_ready_encode(const trm_crew_ready *self, trm_writer *out);
 void trm_crew_ready_decode(trm_crew_ready *self, trm_reader *in);
 void trm_crew_report_encode(uint64_t generation, const trm_report *report, trm_writer *out);

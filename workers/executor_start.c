@@ -17,7 +17,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define FILES_MAX 65536u        /* a merge has many runs open */
+#define FILES_MAX 65536u          /* a merge has many runs open */
 #define SIGNAL_STACK_BYTES 65536u /* unwinding needs some */
 #define BACKTRACE_MAX 32
 #define OOM_SCORE "500" /* the system shall end an executor rather than a rank */

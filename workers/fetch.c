@@ -22,7 +22,7 @@ typedef struct extract {
     bool used, active;
     uint32_t next, previous; /* in its list, or of the free ones */
     uint32_t next_hashed;    /* in its bucket */
-    uint64_t total;             /* 0: not known yet */
+    uint64_t total;          /* 0: not known yet */
     uint64_t asked, got;
     trm_file *file;
     trm_status status;
@@ -183,7 +183,8 @@ trm_status trm_fetcher_create(trm_fetcher **out, trm_fs *fs, trm_sender *sender,
 {
     trm_fetcher *self = calloc(1, sizeof *self);
     if (self) {
-        *self = (trm_fetcher){.fs = fs, .sender = sender, .run_store = run_store, .ranks = ranks, .free = NONE};
+        *self =
+            (trm_fetcher){.fs = fs, .sender = sender, .run_store = run_store, .ranks = ranks, .free = NONE};
         self->done = (list){NONE, NONE};
         self->peers = malloc(ranks * sizeof *self->peers);
         self->busy = malloc(ranks * sizeof *self->busy);
@@ -349,8 +350,8 @@ static void refused(trm_fetcher *self, uint32_t number, trm_status status)
 {
     trm_err err;
     const extract *of = &self->extracts[number];
-    trm_err_set(&err, status, "rank %u cannot read the run of map task %u, attempt %u (%s)", of->from, of->id.task,
-                of->id.attempt, trm_status_name(status));
+    trm_err_set(&err, status, "rank %u cannot read the run of map task %u, attempt %u (%s)", of->from,
+                of->id.task, of->id.attempt, trm_status_name(status));
     finish(self, number, status == TRM_ECORRUPT ? TRM_ECORRUPT : TRM_ELOST, err.text);
 }
 
@@ -360,7 +361,8 @@ static trm_status write_block(trm_fetcher *self, extract *to, const trm_block *b
     trm_fetcher_path(self, &to->id, path);
     trm_status status = TRM_OK;
     if (!to->file)
-        status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &to->file, err);
+        status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE,
+                                     &to->file, err);
     if (status == TRM_OK)
         status = self->fs->ops->write_at(to->file, block->offset, block->bytes, block->bytes_len, err);
     return status;
@@ -398,7 +400,8 @@ bool trm_fetcher_take(trm_fetcher *self, uint32_t from, const trm_block *block, 
         return true;
     }
     bool first = to->total == 0;
-    if (block->bytes_len == 0 || block->total_bytes > EXTRACT_BYTES_MAX || (!first && block->total_bytes != to->total)) {
+    if (block->bytes_len == 0 || block->total_bytes > EXTRACT_BYTES_MAX ||
+        (!first && block->total_bytes != to->total)) {
         refused(self, number, TRM_ECORRUPT);
         return true;
     }
@@ -424,8 +427,12 @@ bool trm_fetcher_take(trm_fetcher *self, uint32_t from, const trm_block *block, 
 static bool ask(trm_fetcher *self, credit *with, uint64_t now_ns)
 {
     const extract *of = &self->extracts[with->extract];
-    trm_fetch fetch = {.task = of->id.task, .attempt = of->id.attempt, .first = of->id.first, .last = of->id.last,
-                       .offset = with->offset, .bytes = with->bytes};
+    trm_fetch fetch = {.task = of->id.task,
+                       .attempt = of->id.attempt,
+                       .first = of->id.first,
+                       .last = of->id.last,
+                       .offset = with->offset,
+                       .bytes = with->bytes};
     trm_fetch_encode(&fetch, trm_sender_begin(self->sender, TRM_WIRE_FETCH));
     if (trm_sender_send(self->sender, of->from) != TRM_OK)
         return false;
@@ -443,7 +450,8 @@ static bool ask_next(trm_fetcher *self, uint32_t number, uint64_t now_ns)
             with = &self->credits[i];
     assert(with);
     uint64_t left = of->total ? of->total - of->asked : TRM_FETCH_BLOCK_BYTES;
-    *with = (credit){.extract = number, .offset = of->asked,
+    *with = (credit){.extract = number,
+                     .offset = of->asked,
                      .bytes = left < TRM_FETCH_BLOCK_BYTES ? (uint32_t)left : TRM_FETCH_BLOCK_BYTES};
     if (!ask(self, with, now_ns)) {
         *with = (credit){.extract = NONE};
@@ -548,5 +556,11 @@ bool trm_fetcher_step(trm_fetcher *self, uint64_t now_ns, uint64_t *wake_ns)
     return asked;
 }
 
-uint64_t trm_fetcher_bytes(const trm_fetcher *self) { return self->bytes; }
-uint32_t trm_fetcher_open(const trm_fetcher *self) { return self->open; }
+uint64_t trm_fetcher_bytes(const trm_fetcher *self)
+{
+    return self->bytes;
+}
+uint32_t trm_fetcher_open(const trm_fetcher *self)
+{
+    return self->open;
+}

@@ -32,8 +32,8 @@ struct trm_fetch_server {
     uint8_t *bytes; /* of the block that is being sent */
 };
 
-trm_status trm_fetch_server_create(trm_fetch_server **out, trm_fs *fs, trm_sender *sender, const char *run_store,
-                                   trm_err *err)
+trm_status trm_fetch_server_create(trm_fetch_server **out, trm_fs *fs, trm_sender *sender,
+                                   const char *run_store, trm_err *err)
 {
     trm_fetch_server *self = calloc(1, sizeof *self);
     if (self) {
@@ -78,21 +78,22 @@ bool trm_fetch_server_request(trm_fetch_server *self, uint32_t from, const trm_f
 {
     if (self->count == TRM_SERVE_QUEUE_MAX || fetch->first >= fetch->last || fetch->bytes == 0)
         return false;
-    self->queue[(self->first + self->count++) % TRM_SERVE_QUEUE_MAX] = (request){.from = from, .fetch = *fetch};
+    self->queue[(self->first + self->count++) % TRM_SERVE_QUEUE_MAX] =
+        (request){.from = from, .fetch = *fetch};
     return true;
 }
 
 /* The run's own index says whether it is what its name says. */
-static trm_status open_extract(trm_fetch_server *self, open_run *run, const trm_fetch *fetch, const char *path,
-                               trm_err *err)
+static trm_status open_extract(trm_fetch_server *self, open_run *run, const trm_fetch *fetch,
+                               const char *path, trm_err *err)
 {
     trm_run_index index;
     trm_status status = trm_run_index_read(&index, run->file, path, err);
     if (status != TRM_OK)
         return status;
     if (index.task != fetch->task || index.attempt != fetch->attempt || fetch->last > index.partitions)
-        status = trm_err_set(err, TRM_ECORRUPT, "%s: not the run of map task %u, attempt %u", path, fetch->task,
-                             fetch->attempt);
+        status = trm_err_set(err, TRM_ECORRUPT, "%s: not the run of map task %u, attempt %u", path,
+                             fetch->task, fetch->attempt);
     else
         status = trm_run_extract_open(&run->extract, &index, fetch->first, fetch->last, err);
     trm_run_index_close(&index);
@@ -117,8 +118,8 @@ static trm_status find_run(trm_fetch_server *self, const trm_fetch *fetch, open_
     self->requests++;
     for (unsigned i = 0; i < TRM_SERVE_OPEN_MAX; i++) {
         open_run *run = &self->runs[i];
-        if (run->used && run->task == fetch->task && run->attempt == fetch->attempt && run->first == fetch->first &&
-            run->last == fetch->last) {
+        if (run->used && run->task == fetch->task && run->attempt == fetch->attempt &&
+            run->first == fetch->first && run->last == fetch->last) {
             run->used_last = self->requests;
             *out = run;
             return TRM_OK;
@@ -127,8 +128,8 @@ static trm_status find_run(trm_fetch_server *self, const trm_fetch *fetch, open_
     char path[TRM_STORE_PATH_BYTES + 128];
     open_run *run = least_used(self);
     close_run(self, run);
-    trm_status status = trm_run_name(self->run_store, self->sender->epoch, fetch->task, fetch->attempt, path,
-                                     sizeof path);
+    trm_status status =
+        trm_run_name(self->run_store, self->sender->epoch, fetch->task, fetch->attempt, path, sizeof path);
     if (status == TRM_OK)
         status = self->fs->ops->open(self->fs, path, TRM_FS_READ, &run->file, err);
     if (status != TRM_OK)
@@ -138,8 +139,14 @@ static trm_status find_run(trm_fetch_server *self, const trm_fetch *fetch, open_
         self->fs->ops->close(run->file);
         return status;
     }
-    *run = (open_run){.used = true, .task = fetch->task, .attempt = fetch->attempt, .first = fetch->first,
-                      .last = fetch->last, .file = run->file, .extract = run->extract, .used_last = self->requests};
+    *run = (open_run){.used = true,
+                      .task = fetch->task,
+                      .attempt = fetch->attempt,
+                      .first = fetch->first,
+                      .last = fetch->last,
+                      .file = run->file,
+                      .extract = run->extract,
+                      .used_last = self->requests};
     *out = run;
     return TRM_OK;
 }
@@ -153,24 +160,30 @@ static uint32_t told_status(trm_status status)
 static trm_status answer(trm_fetch_server *self, const request *asked)
 {
     const trm_fetch *fetch = &asked->fetch;
-    trm_block block = {.task = fetch->task, .attempt = fetch->attempt, .first = fetch->first, .last = fetch->last,
-                       .offset = fetch->offset, .bytes = self->bytes};
+    trm_block block = {.task = fetch->task,
+                       .attempt = fetch->attempt,
+                       .first = fetch->first,
+                       .last = fetch->last,
+                       .offset = fetch->offset,
+                       .bytes = self->bytes};
     trm_err err = {""};
     open_run *run = NULL;
     trm_status status = find_run(self, fetch, &run, &err);
     if (status == TRM_OK && fetch->offset >= run->extract.total_bytes)
-        status = trm_err_set(&err, TRM_ECORRUPT, "rank %u asks for bytes behind the end of a run", asked->from);
+        status =
+            trm_err_set(&err, TRM_ECORRUPT, "rank %u asks for bytes behind the end of a run", asked->from);
     if (status == TRM_OK) {
         uint64_t left = run->extract.total_bytes - fetch->offset;
         block.total_bytes = run->extract.total_bytes;
         block.bytes_len = left < fetch->bytes ? (uint32_t)left : fetch->bytes;
-        status = trm_run_extract_read(&run->extract, run->file, fetch->offset, self->bytes, block.bytes_len, &err);
+        status =
+            trm_run_extract_read(&run->extract, run->file, fetch->offset, self->bytes, block.bytes_len, &err);
         if (status != TRM_OK)
             close_run(self, run);
     }
     if (status != TRM_OK) {
-        trm_debug("map task %u, attempt %u cannot be served to rank %u: %s", fetch->task, fetch->attempt, asked->from,
-                  err.text);
+        trm_debug("map task %u, attempt %u cannot be served to rank %u: %s", fetch->task, fetch->attempt,
+                  asked->from, err.text);
         block.status = told_status(status);
         block.total_bytes = block.bytes_len = 0;
     }

@@ -27,7 +27,8 @@ static trm_status check_file(const char *path, trm_err *err)
     if (got < (ssize_t)EI_NIDENT || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0)
         status = trm_err_set(err, TRM_EJOB, "kernel '%s' is not a shared object", path);
     else if (got == (ssize_t)sizeof head && head.e_ident[EI_CLASS] == ELFCLASS64 && head.e_type != ET_DYN)
-        status = trm_err_set(err, TRM_EJOB, "kernel '%s' is not a shared object (build it with -shared -fPIC)", path);
+        status = trm_err_set(err, TRM_EJOB,
+                             "kernel '%s' is not a shared object (build it with -shared -fPIC)", path);
     close(fd);
     return status;
 }
@@ -47,8 +48,8 @@ static trm_status load(trm_kernel *self, const char *path, trm_err *err)
         return trm_err_set(err, TRM_EJOB, "kernel '%s' does not load: %s", path, dlerror());
     self->job = dlsym(self->handle, TRM_JOB_SYMBOL);
     if (!self->job)
-        return trm_err_set(err, TRM_EJOB, "kernel '%s' has no symbol " TRM_JOB_SYMBOL " (is TRM_EXPORT_JOB missing?)",
-                           path);
+        return trm_err_set(err, TRM_EJOB,
+                           "kernel '%s' has no symbol " TRM_JOB_SYMBOL " (is TRM_EXPORT_JOB missing?)", path);
     return TRM_OK;
 }
 

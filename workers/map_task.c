@@ -34,7 +34,8 @@ trm_status trm_task_map_records(trm_task *task, uint64_t records_max, uint64_t b
     trm_status status = trm_task_guard(task, map_body, &bounds);
     /* What the user's own code has done is said with where it did it. */
     if ((status == TRM_EKERNEL || status == TRM_ERECORD) && reader->records_in && reader->record.path[0])
-        trm_err_wrap(&task->err, "'%s' at byte %llu", reader->record.path, (unsigned long long)reader->record.offset);
+        trm_err_wrap(&task->err, "'%s' at byte %llu", reader->record.path,
+                     (unsigned long long)reader->record.offset);
     trm_record_reader_end(reader);
     task->counters.value[TRM_COUNTER_MAP_RECORDS_IN] = reader->records_in;
     task->counters.value[TRM_COUNTER_MAP_BYTES_IN] = trm_record_reader_bytes_in(reader);

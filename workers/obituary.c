@@ -46,7 +46,8 @@ static void describe_place(const trm_lane *lane, char *out)
         if ((unsigned char)*at < 0x20 || *at == 0x7f)
             *at = '?';
     if (path[0])
-        snprintf(out + len, WHERE_BYTES - (size_t)len, ", at byte %" PRIu64 " of %s", lane->board.place_offset, path);
+        snprintf(out + len, WHERE_BYTES - (size_t)len, ", at byte %" PRIu64 " of %s",
+                 lane->board.place_offset, path);
 }
 
 /* Whether memory was what it died of: refused, or nearly all used at the end. */
@@ -87,8 +88,10 @@ static trm_status describe_signal(const trm_obituary *self, const trm_lane *lane
         return TRM_ELIMIT;
     }
     if (number == SIGKILL)
-        snprintf(how, HOW_BYTES, "was killed (SIGKILL, by a person or by the system when memory ran out; it had "
-                 "used up to %.0f MiB)", (double)self->peak_bytes / MIB);
+        snprintf(how, HOW_BYTES,
+                 "was killed (SIGKILL, by a person or by the system when memory ran out; it had "
+                 "used up to %.0f MiB)",
+                 (double)self->peak_bytes / MIB);
     else if ((number == SIGSEGV || number == SIGBUS) && lane->fault.signal == (uint32_t)number)
         snprintf(how, HOW_BYTES, "died of %s at address 0x%" PRIx64, name, lane->fault.address);
     else

@@ -21,7 +21,7 @@ struct trm_part_writer {
     trm_file *file;
     char *path;
     bool gzip;
-    bool deflating; /* `stream` is made */
+    bool deflating;  /* `stream` is made */
     uint8_t *packed; /* TRM_PART_BUFFER_BYTES for deflate's output */
     z_stream stream;
 };
@@ -53,7 +53,10 @@ void trm_part_writer_destroy(trm_part_writer *self)
     free(self);
 }
 
-bool trm_part_writer_is_open(const trm_part_writer *self) { return self->file != NULL; }
+bool trm_part_writer_is_open(const trm_part_writer *self)
+{
+    return self->file != NULL;
+}
 
 static trm_status prepare(trm_part_writer *self, trm_err *err)
 {
@@ -80,8 +83,8 @@ trm_status trm_part_writer_open(trm_part_writer *self, const char *path, trm_err
     char *copy = strdup(path);
     if (!copy)
         return trm_err_set(err, TRM_ENOMEM, "no memory to write a part");
-    status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE | TRM_FS_SHARED,
-                                 &self->file, err);
+    status = self->fs->ops->open(
+        self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE | TRM_FS_SHARED, &self->file, err);
     if (status != TRM_OK) {
         self->file = NULL;
         free(copy);
@@ -230,13 +233,14 @@ size_t trm_number_format(trm_type type, const void *number, char out[TRM_NUMBER_
     return 0;
 }
 
-static trm_status put_text(trm_part_writer *self, trm_type type, const char *what, const void *bytes, size_t len,
-                           char after, trm_err *err)
+static trm_status put_text(trm_part_writer *self, trm_type type, const char *what, const void *bytes,
+                           size_t len, char after, trm_err *err)
 {
     char number[TRM_NUMBER_BYTES_MAX];
     if (type != TRM_BYTES) {
         if (len != 8)
-            return trm_err_set(err, TRM_EKERNEL, "the %s of the output is a number of 8 bytes, but one of %zu was emitted",
+            return trm_err_set(err, TRM_EKERNEL,
+                               "the %s of the output is a number of 8 bytes, but one of %zu was emitted",
                                what, len);
         len = trm_number_format(type, bytes, number);
         bytes = number;
@@ -256,7 +260,8 @@ static trm_status put_lengths(trm_part_writer *self, size_t key_len, size_t valu
 {
     uint8_t head[8];
     if (key_len > UINT32_MAX || value_len > UINT32_MAX)
-        return trm_err_set(err, TRM_ERECORD, "a pair of %zu and %zu bytes is too large for the output of pairs", key_len,
+        return trm_err_set(err, TRM_ERECORD,
+                           "a pair of %zu and %zu bytes is too large for the output of pairs", key_len,
                            value_len);
     trm_store_u32(head, (uint32_t)key_len);
     trm_store_u32(head + 4, (uint32_t)value_len);
@@ -273,7 +278,8 @@ trm_status trm_part_writer_put(trm_part_writer *self, const void *key, size_t ke
         trm_status text = put_text(self, self->key_type, "key", key, key_len, '\t', err);
         return text == TRM_OK ? put_text(self, self->value_type, "value", value, value_len, '\n', err) : text;
     }
-    trm_status status = self->output == TRM_OUTPUT_PAIRS ? put_lengths(self, key_len, value_len, err) : TRM_OK;
+    trm_status status =
+        self->output == TRM_OUTPUT_PAIRS ? put_lengths(self, key_len, value_len, err) : TRM_OK;
     if (status == TRM_OK)
         status = append(self, key, key_len, err);
     return status == TRM_OK ? append(self, value, value_len, err) : status;

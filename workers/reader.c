@@ -77,7 +77,10 @@ uint64_t trm_record_reader_bytes_in(const trm_record_reader *self)
     return self->bytes_before + (here > self->from ? here - self->from : 0);
 }
 
-static const trm_piece *piece_of(const trm_record_reader *self) { return &self->ahead[self->piece]; }
+static const trm_piece *piece_of(const trm_record_reader *self)
+{
+    return &self->ahead[self->piece];
+}
 
 static unsigned long long piece_end(const trm_record_reader *self)
 {
@@ -89,8 +92,9 @@ static trm_status too_large(const trm_record_reader *self, uint64_t max, const c
 {
     const char *path = piece_of(self)->file->path;
     if (self->plan->input == TRM_INPUT_FILES)
-        return trm_err_set(err, TRM_ELIMIT, "input '%s' is larger than the %llu bytes that a record may have: raise %s",
-                           path, (unsigned long long)max, option);
+        return trm_err_set(err, TRM_ELIMIT,
+                           "input '%s' is larger than the %llu bytes that a record may have: raise %s", path,
+                           (unsigned long long)max, option);
     return trm_err_set(err, TRM_ELIMIT, "%s of input '%s' at byte %llu is longer than %llu bytes: raise %s",
                        self->plan->input == TRM_INPUT_LINES ? "the line" : "the record", path,
                        (unsigned long long)position(self, self->at), (unsigned long long)max, option);
@@ -286,10 +290,11 @@ static trm_status advance_fixed(trm_record_reader *self, trm_err *err)
         if (self->ended && have == 0)
             return TRM_EOF;
         if (self->ended)
-            return trm_err_set(err, TRM_EINPUT,
-                               "input '%s' is not a multiple of the record size %llu: %llu bytes are left at byte %llu",
-                               self->record.path, (unsigned long long)record_bytes, (unsigned long long)have,
-                               (unsigned long long)position(self, self->at));
+            return trm_err_set(
+                err, TRM_EINPUT,
+                "input '%s' is not a multiple of the record size %llu: %llu bytes are left at byte %llu",
+                self->record.path, (unsigned long long)record_bytes, (unsigned long long)have,
+                (unsigned long long)position(self, self->at));
         trm_status status = refill(self, err);
         if (status != TRM_OK)
             return status;
@@ -304,7 +309,8 @@ static trm_status advance_file(trm_record_reader *self, trm_err *err)
     if (piece->bytes > self->record_bytes_max)
         return too_large(self, self->record_bytes_max, "--record-max", err);
     /* One byte more, so that the end is seen without growing. */
-    trm_status status = piece->file->gzip || piece->bytes < self->room ? TRM_OK : grow(self, piece->bytes + 1, err);
+    trm_status status =
+        piece->file->gzip || piece->bytes < self->room ? TRM_OK : grow(self, piece->bytes + 1, err);
     while (status == TRM_OK && !self->ended) {
         status = refill(self, err);
         if (status == TRM_OK && (uint64_t)(self->end - self->at) > self->record_bytes_max)

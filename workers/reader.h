@@ -33,17 +33,17 @@ typedef struct trm_record_reader {
     /* Private. */
     char *buffer;
     size_t room;
-    size_t buffer_bytes;  /* what it begins with; tests make it small */
-    uint64_t room_max; /* as far as the buffer may grow */
+    size_t buffer_bytes; /* what it begins with; tests make it small */
+    uint64_t room_max;   /* as far as the buffer may grow */
     uint64_t record_bytes_max;
     const trm_plan *plan; /* NULL: no task */
     uint32_t task;
     unsigned piece, pieces, pieces_before; /* the open piece, of those in `ahead`, and before them */
     trm_piece ahead[TRM_READER_PIECES];
-    bool opened;    /* ahead[piece] is being read */
-    bool ended;     /* its source has no more bytes */
-    bool given;     /* its whole file, or the only record of a task without input */
-    uint64_t from;  /* where its first record begins */
+    bool opened;           /* ahead[piece] is being read */
+    bool ended;            /* its source has no more bytes */
+    bool given;            /* its whole file, or the only record of a task without input */
+    uint64_t from;         /* where its first record begins */
     uint64_t bytes_before; /* consumed of the task's pieces before it */
     trm_source source;
     trm_board no_board;

@@ -27,13 +27,16 @@ static trm_status refuse_open(const trm_plan_file *file, int number, trm_err *er
 {
     if (number == ENOENT || number == ENOTDIR || number == ESTALE)
         return trm_err_set(err, TRM_EINPUT, "input '%s' has vanished since the job was planned", file->path);
-    bool system = number == EMFILE || number == ENFILE || number == ENOMEM || number == EIO || number == EINTR;
-    return trm_err_errno(err, system ? TRM_EIO : TRM_EINPUT, number, "input '%s' cannot be opened", file->path);
+    bool system =
+        number == EMFILE || number == ENFILE || number == ENOMEM || number == EIO || number == EINTR;
+    return trm_err_errno(err, system ? TRM_EIO : TRM_EINPUT, number, "input '%s' cannot be opened",
+                         file->path);
 }
 
 static trm_status refuse_shrunk(const trm_plan_file *file, uint64_t bytes, trm_err *err)
 {
-    return trm_err_set(err, TRM_EINPUT, "input '%s' has changed: it had %llu bytes when the job was planned, now %llu",
+    return trm_err_set(err, TRM_EINPUT,
+                       "input '%s' has changed: it had %llu bytes when the job was planned, now %llu",
                        file->path, (unsigned long long)file->bytes, (unsigned long long)bytes);
 }
 
@@ -113,8 +116,8 @@ static trm_status read_stored(trm_source *self, uint8_t *out, size_t room, size_
         if (now < 0 && errno == ESTALE)
             return refuse_open(self->file, errno, err);
         if (now < 0)
-            return trm_err_errno(err, TRM_EIO, errno, "input '%s' cannot be read at byte %llu", self->file->path,
-                                 (unsigned long long)(self->at + done));
+            return trm_err_errno(err, TRM_EIO, errno, "input '%s' cannot be read at byte %llu",
+                                 self->file->path, (unsigned long long)(self->at + done));
         if (now == 0)
             return refuse_shrunk(self->file, self->at + done, err);
         done += (size_t)now;
@@ -140,7 +143,8 @@ static trm_status refill_gzip(trm_source *self, trm_err *err)
     inflater->stream.next_in = inflater->in;
     inflater->stream.avail_in = (uInt)got;
     if (got == 0 && inflater->in_member)
-        return trm_err_set(err, TRM_EINPUT, "gzip input '%s' is truncated: it ends at byte %llu inside a member",
+        return trm_err_set(err, TRM_EINPUT,
+                           "gzip input '%s' is truncated: it ends at byte %llu inside a member",
                            self->file->path, (unsigned long long)self->at);
     return TRM_OK;
 }
@@ -177,7 +181,8 @@ static trm_status inflate_some(trm_source *self, trm_err *err)
         return trm_err_set(err, TRM_ENOMEM, "no memory to read gzip input '%s'", self->file->path);
     } else if (result != Z_OK && result != Z_BUF_ERROR) {
         return trm_err_set(err, TRM_EINPUT, "gzip input '%s' is corrupt at byte %llu: %s", self->file->path,
-                           gzip_offset(self), inflater->stream.msg ? inflater->stream.msg : "no known format");
+                           gzip_offset(self),
+                           inflater->stream.msg ? inflater->stream.msg : "no known format");
     }
     return TRM_OK;
 }

@@ -21,7 +21,7 @@ struct trm_inflater;
 typedef struct trm_source {
     const trm_plan_file *file; /* NULL: closed */
     int fd;
-    uint64_t at; /* the next byte of the file, as it is on disk */
+    uint64_t at;                   /* the next byte of the file, as it is on disk */
     struct trm_inflater *inflater; /* NULL until it is needed */
 } trm_source;
 

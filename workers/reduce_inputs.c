@@ -89,7 +89,8 @@ trm_status trm_reduce_list_write(trm_reduce_list *self, trm_fs *fs, const char *
     if (!trm_writer_ok(out))
         return trm_err_set(err, TRM_ENOMEM, "no memory for the list of segments of reduce %u", self->task);
     if (out->len > TRM_REDUCE_LIST_BYTES_MAX)
-        return trm_err_set(err, TRM_ELIMIT, "reduce %u has too many segments (%u)", self->task, self->segments);
+        return trm_err_set(err, TRM_ELIMIT, "reduce %u has too many segments (%u)", self->task,
+                           self->segments);
     trm_file *file;
     trm_status status = fs->ops->open(fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &file, err);
     if (status != TRM_OK)
@@ -111,13 +112,17 @@ void trm_reduce_list_close(trm_reduce_list *self)
 
 /* ---- Reading ----------------------------------------------------------------------------- */
 
-static uint32_t get_u32(trm_reader *in) { return (uint32_t)trm_get_varint_max(in, UINT32_MAX); }
+static uint32_t get_u32(trm_reader *in)
+{
+    return (uint32_t)trm_get_varint_max(in, UINT32_MAX);
+}
 
 static void get_segment(trm_reader *in, trm_segment *out)
 {
     out->spill = get_u32(in);
     out->offset = trm_get_varint(in);
-    out->stored_bytes = trm_get_varint_max(in, INT64_MAX - (out->offset <= INT64_MAX ? out->offset : INT64_MAX));
+    out->stored_bytes =
+        trm_get_varint_max(in, INT64_MAX - (out->offset <= INT64_MAX ? out->offset : INT64_MAX));
     out->raw_bytes = trm_get_varint_max(in, INT64_MAX);
     out->records = trm_get_varint_max(in, INT64_MAX);
     out->record_bytes_max = trm_get_varint_max(in, INT64_MAX);
@@ -126,7 +131,8 @@ static void get_segment(trm_reader *in, trm_segment *out)
 }
 
 /* One file and its segments; its path goes to *paths, which has room. */
-static void get_file(trm_reduce_inputs *self, trm_reader *in, uint32_t total, char **paths, uint64_t *map_next)
+static void get_file(trm_reduce_inputs *self, trm_reader *in, uint32_t total, char **paths,
+                     uint64_t *map_next)
 {
     bool fetched = trm_get_u8(in) == 1;
     uint32_t map_task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1), map_attempt = get_u32(in);

@@ -49,7 +49,8 @@ void trm_key_sample_add(trm_key_sample *self, const void *key, size_t key_len)
     self->until_next = due ? self->stride - 1 : self->stride / 2 - 1;
 }
 
-trm_status trm_sample_task_run(trm_executor_env *env, const trm_order *order, trm_report *report, trm_err *err)
+trm_status trm_sample_task_run(trm_executor_env *env, const trm_order *order, trm_report *report,
+                               trm_err *err)
 {
     trm_task *task;
     trm_status status = trm_task_begin(&task, env, order, env->plan->tasks, err);

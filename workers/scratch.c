@@ -83,7 +83,8 @@ void trm_scratch_abandon(const char *runs)
     memcpy(base, runs, len - runs_len);
     base[len - runs_len] = 0;
     char *name = strrchr(base, '/') + 1;
-    if (strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) != 0 || strlen(name) != NAME_BYTES || name == base + 1)
+    if (strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) != 0 || strlen(name) != NAME_BYTES ||
+        name == base + 1)
         return;
     name[-1] = 0;
     int base_fd = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -138,8 +139,8 @@ trm_status trm_scratch_create(trm_scratch *out, const char *base, trm_err *err)
         sweep(base, boot_id);
     snprintf(self.path, sizeof self.path, "%s/%sXXXXXX", base, NAME_PREFIX);
     if (!mkdtemp(self.path))
-        return trm_err_errno(err, TRM_EIO, errno, "cannot make a private directory in the scratch directory %s",
-                             base);
+        return trm_err_errno(err, TRM_EIO, errno,
+                             "cannot make a private directory in the scratch directory %s", base);
     trm_status status = lock_it(&self, boot_id, err);
     if (!status)
         status = make_below(&self, "runs", self.runs, err);

@@ -15,4 +15,7 @@ trm_status trm_sender_send(trm_sender *self, uint32_t to)
     return self->transport->ops->send(self->transport, to, self->frame.data, self->frame.len);
 }
 
-void trm_sender_close(trm_sender *self) { trm_writer_close(&self->frame); }
+void trm_sender_close(trm_sender *self)
+{
+    trm_writer_close(&self->frame);
+}

@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NOWHERE UINT32_MAX         /* known.rank: not committed, as far as is known */
-#define EMPTY (UINT32_MAX - 1)     /* … committed, and it emitted nothing */
+#define NOWHERE UINT32_MAX     /* known.rank: not committed, as far as is known */
+#define EMPTY (UINT32_MAX - 1) /* … committed, and it emitted nothing */
 #define UNKNOWN_HOST UINT32_MAX
-#define RANGES_MAX 4096u           /* reduces of other ranks' partitions at once */
+#define RANGES_MAX 4096u /* reduces of other ranks' partitions at once */
 
 typedef enum input_state {
     UNKNOWN = 0,
@@ -111,8 +111,13 @@ trm_status trm_shuffle_create(trm_shuffle **out, trm_fs *fs, trm_sender *sender,
     if (!self)
         return trm_err_set(err, TRM_ENOMEM, "no memory for the shuffle");
     const trm_transport *transport = sender->transport;
-    *self = (trm_shuffle){.fs = fs, .sender = sender, .run_store = run_store, .rank = transport->rank,
-                          .ranks = transport->ranks, .tasks = setup->tasks, .partitions = setup->partitions};
+    *self = (trm_shuffle){.fs = fs,
+                          .sender = sender,
+                          .run_store = run_store,
+                          .rank = transport->rank,
+                          .ranks = transport->ranks,
+                          .tasks = setup->tasks,
+                          .partitions = setup->partitions};
     self->host = malloc(self->ranks * sizeof *self->host);
     self->store = calloc(self->ranks, sizeof *self->store);
     bool shuffles = setup->partitions > 0;
@@ -191,7 +196,9 @@ static void look_again(trm_shuffle *self, const range *of, uint32_t task, uint64
 {
     if (!room_for_one((void **)&self->later, &self->later_room, self->later_count, sizeof *self->later))
         return;
-    self->later[self->later_count++] = (again){.first = of->first, .last = of->last, .task = task,
+    self->later[self->later_count++] = (again){.first = of->first,
+                                               .last = of->last,
+                                               .task = task,
                                                .due_ns = self->now_ns + after_ms * TRM_NS_PER_MS};
 }
 
@@ -201,10 +208,12 @@ static void tell_lost(trm_shuffle *self, uint32_t task)
     if (self->lost_at == self->lost_count)
         self->lost_at = self->lost_count = 0;
     for (uint32_t i = self->lost_at; i < self->lost_count; i++)
-        if (self->lost[i].task == task && self->lost[i].attempt == at->attempt && self->lost[i].rank == at->rank)
+        if (self->lost[i].task == task && self->lost[i].attempt == at->attempt &&
+            self->lost[i].rank == at->rank)
             return;
     if (room_for_one((void **)&self->lost, &self->lost_room, self->lost_count, sizeof *self->lost))
-        self->lost[self->lost_count++] = (trm_output_at){.task = task, .attempt = at->attempt, .rank = at->rank};
+        self->lost[self->lost_count++] =
+            (trm_output_at){.task = task, .attempt = at->attempt, .rank = at->rank};
 }
 
 bool trm_shuffle_lost(trm_shuffle *self, trm_output_at *out)
@@ -242,7 +251,8 @@ static void clear(trm_shuffle *self, range *of, uint32_t task, uint32_t attempt)
 static void lose(trm_shuffle *self, range *of, uint32_t task, const char *why)
 {
     const known *at = &self->known[task];
-    trm_debug("the output of map task %u, attempt %u, on rank %u is lost: %s", task, at->attempt, at->rank, why);
+    trm_debug("the output of map task %u, attempt %u, on rank %u is lost: %s", task, at->attempt, at->rank,
+              why);
     clear(self, of, task, at->attempt);
     of->inputs[task].state = MISSING;
     tell_lost(self, task);
@@ -273,7 +283,8 @@ static bool is_near(const trm_shuffle *self, uint32_t rank)
 {
     if (rank == self->rank)
         return true;
-    return self->store[rank] && self->host[rank] != UNKNOWN_HOST && self->host[rank] == self->host[self->rank];
+    return self->store[rank] && self->host[rank] != UNKNOWN_HOST &&
+           self->host[rank] == self->host[self->rank];
 }
 
 /* On its way, from where it is known to be; it is UNKNOWN or MISSING. */
@@ -343,7 +354,8 @@ static void input_path(const trm_shuffle *self, const range *of, uint32_t task, 
         return;
     }
     const char *store = at->rank == self->rank ? self->run_store : self->store[at->rank];
-    trm_status status = trm_run_name(store, self->sender->epoch, task, at->attempt, out, TRM_FETCH_PATH_BYTES);
+    trm_status status =
+        trm_run_name(store, self->sender->epoch, task, at->attempt, out, TRM_FETCH_PATH_BYTES);
     assert(status == TRM_OK); /* a store's path is bounded by TRM_STORE_PATH_BYTES */
     (void)status;
 }
@@ -372,7 +384,8 @@ static void read_index(trm_shuffle *self, range *of, uint32_t task)
     input_path(self, of, task, path);
     trm_status status = trm_run_index_load(&index, self->fs, path, &err);
     if (status == TRM_OK) {
-        if (index.task != task || index.attempt != self->known[task].attempt || index.partitions != self->partitions)
+        if (index.task != task || index.attempt != self->known[task].attempt ||
+            index.partitions != self->partitions)
             status = trm_err_set(&err, TRM_ECORRUPT, "%s: not the run of map task %u, attempt %u", path, task,
                                  self->known[task].attempt);
         else
@@ -400,7 +413,8 @@ static bool read_indexes(trm_shuffle *self, range *of, unsigned *left)
     return any;
 }
 
-/* ---- Steps ------------------------------------------------------------------------------------------------ */
+/* ---- Steps ------------------------------------------------------------------------------------------------
+ */
 
 static range *range_of(trm_shuffle *self, uint32_t first, uint32_t last)
 {
@@ -479,7 +493,10 @@ bool trm_shuffle_block(trm_shuffle *self, uint32_t from, const trm_block *block,
 
 /* ---- What the master says ------------------------------------------------------------------------------ */
 
-trm_status trm_shuffle_peers(trm_shuffle *self, const trm_setup *setup) { return take_peers(self, setup); }
+trm_status trm_shuffle_peers(trm_shuffle *self, const trm_setup *setup)
+{
+    return take_peers(self, setup);
+}
 
 /* Whether what a range has of the task stays good when the same attempt's output moves. */
 static bool stays(const trm_shuffle *self, const input *in, uint32_t rank)
@@ -495,7 +512,7 @@ void trm_shuffle_output(trm_shuffle *self, const trm_output_at *at)
     known old = self->known[at->task], new = {.attempt = at->attempt, .rank = at->empty ? EMPTY : at->rank};
     if (old.attempt == new.attempt && old.rank == new.rank)
         return;
-    bool moved = old.rank != NOWHERE && old.attempt == new.attempt && new.rank != EMPTY && old.rank != EMPTY;
+    bool moved = old.rank != NOWHERE && old.attempt == new.attempt &&new.rank != EMPTY &&old.rank != EMPTY;
     for (range *of = self->ranges; of; of = of->next) {
         input *in = &of->inputs[at->task];
         if (moved && stays(self, in, new.rank))
@@ -560,7 +577,8 @@ trm_status trm_shuffle_state(trm_shuffle *self, uint32_t partition, trm_err *err
     return of->ready == self->tasks ? TRM_OK : TRM_AGAIN;
 }
 
-trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t attempt, const char *path, trm_err *err)
+trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t attempt, const char *path,
+                            trm_err *err)
 {
     range *of = range_with(self, partition);
     assert(of && of->ready == self->tasks);
@@ -588,8 +606,8 @@ void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task
 {
     range *of = range_with(self, partition);
     self->now_ns = now_ns;
-    if (!of || task >= self->tasks || self->known[task].attempt != attempt || of->inputs[task].state != READY ||
-        self->known[task].rank >= self->ranks)
+    if (!of || task >= self->tasks || self->known[task].attempt != attempt ||
+        of->inputs[task].state != READY || self->known[task].rank >= self->ranks)
         return; /* it is looked for already, or another has taken its place */
     input *in = &of->inputs[task];
     if (in->fetched || status == TRM_ECORRUPT || in->tries) {
@@ -602,4 +620,7 @@ void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task
     place(self, of, task);
 }
 
-uint64_t trm_shuffle_fetched_bytes(const trm_shuffle *self) { return trm_fetcher_bytes(self->fetcher); }
+uint64_t trm_shuffle_fetched_bytes(const trm_shuffle *self)
+{
+    return trm_fetcher_bytes(self->fetcher);
+}

@@ -24,10 +24,10 @@
 
 typedef struct trm_shuffle trm_shuffle;
 
-#define TRM_SHUFFLE_STEP_INDEXES 32u  /* read in one step */
-#define TRM_SHUFFLE_AGAIN_MS 2000u    /* before what failed for a reason of this host is tried again … */
-#define TRM_SHUFFLE_TRIES 3u          /* … so often; then the reduces of its range fail */
-#define TRM_SHUFFLE_LOST_MS 15000u    /* after which a LOST that nothing came of is said again */
+#define TRM_SHUFFLE_STEP_INDEXES 32u /* read in one step */
+#define TRM_SHUFFLE_AGAIN_MS 2000u   /* before what failed for a reason of this host is tried again … */
+#define TRM_SHUFFLE_TRIES 3u         /* … so often; then the reduces of its range fail */
+#define TRM_SHUFFLE_LOST_MS 15000u   /* after which a LOST that nothing came of is said again */
 
 /* Borrows all of it; copies of `setup` what it needs. TRM_ENOMEM. */
 trm_status trm_shuffle_create(trm_shuffle **out, trm_fs *fs, trm_sender *sender, const char *run_store,
@@ -51,7 +51,8 @@ void trm_shuffle_done(trm_shuffle *self, uint32_t partition);
  * be brought here, and why. */
 trm_status trm_shuffle_state(trm_shuffle *self, uint32_t partition, trm_err *err);
 /* Writes the list of its segments to `path`; trm_shuffle_state has said TRM_OK. */
-trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t attempt, const char *path, trm_err *err);
+trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t attempt, const char *path,
+                            trm_err *err);
 /* A reduce of `partition` could not read the output of (task, attempt): `status` TRM_ELOST or
  * TRM_ECORRUPT. It is looked for again, and told LOST if it is. */
 void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task, uint32_t attempt,

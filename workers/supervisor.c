@@ -22,10 +22,10 @@
 #include <unistd.h>
 
 #define OUTPUT_READ_BYTES 16384u
-#define OUTPUT_READS_MAX 8u      /* of one pipe in one turn: more than a pipe holds */
-#define TICK_MS_MIN 5u           /* between two looks at the time of running attempts */
+#define OUTPUT_READS_MAX 8u /* of one pipe in one turn: more than a pipe holds */
+#define TICK_MS_MIN 5u      /* between two looks at the time of running attempts */
 #define TICK_MS_MAX 250u
-#define END_WAIT_MS 5000u        /* for processes that were killed to be gone */
+#define END_WAIT_MS 5000u /* for processes that were killed to be gone */
 #define ADOPTED_READ_BYTES 4096u
 
 typedef enum life { LIFE_ALIVE = 1, LIFE_DEAD, LIFE_TOLD, LIFE_WAITING } life;
@@ -34,14 +34,14 @@ typedef struct child {
     life life;
     pid_t pid;
     uint64_t generation;
-    int output_fd;       /* of the pipe; -1: none */
-    int file_fd;         /* what was printed, in scratch; -1: not begun */
+    int output_fd; /* of the pipe; -1: none */
+    int file_fd;   /* what was printed, in scratch; -1: not begun */
     uint64_t file_bytes;
     unsigned deaths;     /* in a row without an order finished */
     uint64_t respawn_ns; /* LIFE_WAITING */
     bool timed_out, condemned;
-    char why[256];       /* condemned */
-    trm_crew_died died;  /* LIFE_DEAD: to be sent */
+    char why[256];      /* condemned */
+    trm_crew_died died; /* LIFE_DEAD: to be sent */
 } child;
 
 typedef struct supervisor {
@@ -117,7 +117,8 @@ static void bury(supervisor *self, unsigned index, const trm_err *err, trm_statu
     const trm_lane *lane = lane_of(self, index);
     at->life = LIFE_DEAD;
     at->deaths = __atomic_load_n(&lane->board.orders_done, __ATOMIC_RELAXED) ? 0 : at->deaths + 1;
-    at->died = (trm_crew_died){.executor = index, .generation = at->generation, .status = status, .err = *err};
+    at->died =
+        (trm_crew_died){.executor = index, .generation = at->generation, .status = status, .err = *err};
     trm_lane_words(lane, lane->words_since, at->died.words, sizeof at->died.words);
     if (at->output_fd >= 0)
         close(at->output_fd);
@@ -405,7 +406,8 @@ static void settle(supervisor *self)
     setsid();
     prctl(PR_SET_NAME, "trireme-crew");
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGTSTP};
+    static const int ignored[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGPIPE,
+                                  SIGALRM, SIGUSR1, SIGUSR2, SIGTSTP};
     for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
         signal(ignored[i], SIG_IGN);
     signal(SIGCHLD, SIG_DFL);

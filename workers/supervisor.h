@@ -25,7 +25,7 @@ typedef struct trm_supervisor_args {
     trm_lanes lanes;
     unsigned executors;
     uint64_t executor_memory_bytes;
-    int rank_fd;        /* to the rank */
+    int rank_fd;          /* to the rank */
     const int *order_fds; /* the executors' ends */
     int wake_fd;
 } trm_supervisor_args;
@@ -39,10 +39,10 @@ typedef struct trm_obituary {
     unsigned executor;
     int pid;
     int wait_status;
-    uint64_t peak_bytes;    /* resident */
-    uint64_t memory_bytes;  /* its share */
-    uint64_t timeout_ms;    /* not 0: it was ended because its task took longer */
-    const char *condemned;  /* not NULL: it was ended by the rank, for this */
+    uint64_t peak_bytes;   /* resident */
+    uint64_t memory_bytes; /* its share */
+    uint64_t timeout_ms;   /* not 0: it was ended because its task took longer */
+    const char *condemned; /* not NULL: it was ended by the rank, for this */
 } trm_obituary;
 trm_status trm_obituary_write(const trm_obituary *self, const trm_lane *lane, trm_err *err);
 

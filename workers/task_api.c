@@ -27,8 +27,10 @@ static trm_status begin_run(trm_task *task)
     trm_status status = trm_task_need_collector(task);
     if (status != TRM_OK)
         return status;
-    if (trm_run_name(env->run_store, env->epoch, task->order.task, task->order.attempt, path, sizeof path) != TRM_OK)
-        return trm_err_set(&task->err, TRM_ELIMIT, "the path of the run store is too long: %s", env->run_store);
+    if (trm_run_name(env->run_store, env->epoch, task->order.task, task->order.attempt, path, sizeof path) !=
+        TRM_OK)
+        return trm_err_set(&task->err, TRM_ELIMIT, "the path of the run store is too long: %s",
+                           env->run_store);
     status = trm_collector_begin(task->collector, path, task->order.task, task->order.attempt, &task->err);
     if (status == TRM_OK) {
         task->mode = TRM_EMIT_COLLECT;
@@ -39,12 +41,14 @@ static trm_status begin_run(trm_task *task)
 
 static trm_status check_pair(trm_task *task, size_t key_len, size_t value_len)
 {
-    uint64_t most = task->env->spec->record_bytes_max ? task->env->spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT;
+    uint64_t most =
+        task->env->spec->record_bytes_max ? task->env->spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT;
     if (key_len > TRM_KEY_BYTES_MAX)
-        return trm_err_set(&task->err, TRM_ERECORD, "a key of %zu bytes was emitted, the limit is %u", key_len,
-                           TRM_KEY_BYTES_MAX);
+        return trm_err_set(&task->err, TRM_ERECORD, "a key of %zu bytes was emitted, the limit is %u",
+                           key_len, TRM_KEY_BYTES_MAX);
     if (value_len > most)
-        return trm_err_set(&task->err, TRM_ERECORD, "a value of %zu bytes was emitted, the limit is %llu: raise --record-max",
+        return trm_err_set(&task->err, TRM_ERECORD,
+                           "a value of %zu bytes was emitted, the limit is %llu: raise --record-max",
                            value_len, (unsigned long long)most);
     return TRM_OK;
 }
@@ -70,7 +74,8 @@ static trm_status emit(trm_task *task, const void *key, size_t key_len, const vo
         /* fall through */
     case TRM_EMIT_PART:
         status = check_pair(task, key_len, value_len);
-        return status == TRM_OK ? trm_part_writer_put(task->part, key, key_len, value, value_len, &task->err) : status;
+        return status == TRM_OK ? trm_part_writer_put(task->part, key, key_len, value, value_len, &task->err)
+                                : status;
     case TRM_EMIT_COMBINE:
         return trm_group_out_put(task->group_out, key, key_len, value, value_len, &task->err);
     case TRM_EMIT_SAMPLE:
@@ -160,25 +165,53 @@ static const trm_param_value *param(trm_task *task, const char *name, trm_param_
     if (value && value->param->type == type)
         return value;
     if (value)
-        trm_err_set(&task->err, TRM_EKERNEL, "parameter '%s' was asked for as %s, but the job lists it as %s", name,
-                    types[type], types[value->param->type]);
+        trm_err_set(&task->err, TRM_EKERNEL, "parameter '%s' was asked for as %s, but the job lists it as %s",
+                    name, types[type], types[value->param->type]);
     else
-        trm_err_set(&task->err, TRM_EKERNEL, "parameter '%s' was asked for, but the job does not list it", name);
+        trm_err_set(&task->err, TRM_EKERNEL, "parameter '%s' was asked for, but the job does not list it",
+                    name);
     misuse(task);
 }
 
-const char *trm_param_string(trm_task *task, const char *name) { return param(task, name, TRM_PARAM_STRING)->string; }
-int64_t trm_param_int(trm_task *task, const char *name) { return param(task, name, TRM_PARAM_INT)->integer; }
-uint64_t trm_param_size(trm_task *task, const char *name) { return param(task, name, TRM_PARAM_SIZE)->size; }
-double trm_param_double(trm_task *task, const char *name) { return param(task, name, TRM_PARAM_DOUBLE)->number; }
-bool trm_param_bool(trm_task *task, const char *name) { return param(task, name, TRM_PARAM_BOOL)->flag; }
+const char *trm_param_string(trm_task *task, const char *name)
+{
+    return param(task, name, TRM_PARAM_STRING)->string;
+}
+int64_t trm_param_int(trm_task *task, const char *name)
+{
+    return param(task, name, TRM_PARAM_INT)->integer;
+}
+uint64_t trm_param_size(trm_task *task, const char *name)
+{
+    return param(task, name, TRM_PARAM_SIZE)->size;
+}
+double trm_param_double(trm_task *task, const char *name)
+{
+    return param(task, name, TRM_PARAM_DOUBLE)->number;
+}
+bool trm_param_bool(trm_task *task, const char *name)
+{
+    return param(task, name, TRM_PARAM_BOOL)->flag;
+}
 
 /* ---- The rest ------------------------------------------------------------------------- */
 
-void trm_task_set_state(trm_task *task, void *state) { task->user_state = state; }
-void *trm_task_state(trm_task *task) { return task->user_state; }
-uint64_t trm_task_index(const trm_task *task) { return task->order.task; }
-uint32_t trm_task_partitions(const trm_task *task) { return task->env->plan->partitions; }
+void trm_task_set_state(trm_task *task, void *state)
+{
+    task->user_state = state;
+}
+void *trm_task_state(trm_task *task)
+{
+    return task->user_state;
+}
+uint64_t trm_task_index(const trm_task *task)
+{
+    return task->order.task;
+}
+uint32_t trm_task_partitions(const trm_task *task)
+{
+    return task->env->plan->partitions;
+}
 
 int trm_task_fail(trm_task *task, const char *format, ...)
 {
@@ -192,4 +225,7 @@ int trm_task_fail(trm_task *task, const char *format, ...)
     return -1;
 }
 
-const char *trm_version(void) { return PACKAGE_VERSION; }
+const char *trm_version(void)
+{
+    return PACKAGE_VERSION;
+}

@@ -10,7 +10,10 @@
 
 /* ---- Memory ------------------------------------------------------------------------- */
 
-static uint64_t record_share(const trm_executor_env *env) { return env->memory_bytes / 8; }
+static uint64_t record_share(const trm_executor_env *env)
+{
+    return env->memory_bytes / 8;
+}
 
 static trm_status need_region(trm_task *task)
 {
@@ -35,11 +38,12 @@ static trm_status create(trm_executor_env *env, trm_err *err)
     if (!task)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a task");
     task->env = env;
-    trm_record_reader_init(&task->reader, spec->line_bytes_max ? spec->line_bytes_max : TRM_LINE_BYTES_DEFAULT,
-                           spec->record_bytes_max ? spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT,
-                           record_share(env));
+    trm_record_reader_init(
+        &task->reader, spec->line_bytes_max ? spec->line_bytes_max : TRM_LINE_BYTES_DEFAULT,
+        spec->record_bytes_max ? spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT, record_share(env));
     int level = spec->compress_level ? spec->compress_level : 1;
-    trm_compress_policy_init(&task->policy, spec->compress, level, env->host_count > 1 ? TRM_TASK_LINK_BYTES_S : 0);
+    trm_compress_policy_init(&task->policy, spec->compress, level,
+                             env->host_count > 1 ? TRM_TASK_LINK_BYTES_S : 0);
     env->task = task;
     return TRM_OK;
 }
@@ -199,7 +203,8 @@ trm_status trm_task_need_collector(trm_task *task)
         .fs = env->fs,
         .region = task->region,
         .partitions = env->plan->partitions,
-        .record_bytes_max = env->spec->record_bytes_max ? env->spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT,
+        .record_bytes_max =
+            env->spec->record_bytes_max ? env->spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT,
         .fold = env->job->fold,
         .compare = env->job->compare,
         .partition = env->job->partition ? partition_of : NULL,
@@ -228,7 +233,8 @@ trm_status trm_task_need_merge(trm_task *task)
         .fs = env->fs,
         .region = task->region,
         .scratch_dir = env->run_store,
-        .value_bytes_max = env->spec->record_bytes_max ? env->spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT,
+        .value_bytes_max =
+            env->spec->record_bytes_max ? env->spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT,
         .fold = env->job->fold,
         .compare = env->job->compare,
         .combine = env->job->combine ? combine_group : NULL,

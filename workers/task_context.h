@@ -52,17 +52,17 @@ typedef struct trm_key_sample {
 struct trm_task {
     /* Hot: what every emit touches. */
     trm_emit_mode mode;
-    bool failed; /* trm_task_fail was called; err says why */
-    bool begun;  /* the run or part of a map: there was a pair */
+    bool failed;      /* trm_task_fail was called; err says why */
+    bool begun;       /* the run or part of a map: there was a pair */
     uintptr_t thread; /* the only one that may emit */
     trm_collector *collector;
     trm_part_writer *part;
 
     trm_executor_env *env;
     trm_order order; /* stays after the end, for who asks late */
-    uint32_t tasks; /* of the phase */
+    uint32_t tasks;  /* of the phase */
     void *user_state;
-    jmp_buf *escape; /* NULL: no user code runs */
+    jmp_buf *escape;    /* NULL: no user code runs */
     trm_status escaped; /* why it was left */
     trm_err err;
     trm_group_out *group_out; /* TRM_EMIT_COMBINE */
@@ -88,10 +88,16 @@ struct trm_values {
 #endif
 #endif
 #ifdef TRM_HAVE_THREAD_POINTER
-static inline uintptr_t trm_thread_mark(void) { return (uintptr_t)__builtin_thread_pointer(); }
+static inline uintptr_t trm_thread_mark(void)
+{
+    return (uintptr_t)__builtin_thread_pointer();
+}
 #else
 #include <pthread.h>
-static inline uintptr_t trm_thread_mark(void) { return (uintptr_t)pthread_self(); }
+static inline uintptr_t trm_thread_mark(void)
+{
+    return (uintptr_t)pthread_self();
+}
 #endif
 
 /* The executor's task, made on first use, ready for an attempt: counters and the user's state
@@ -107,7 +113,10 @@ trm_status trm_task_guard(trm_task *task, trm_status (*body)(trm_task *task, voi
 /* Leaves user code for its guard; task->err is set. */
 _Noreturn void trm_task_escape(trm_task *task, trm_status status);
 /* What a user's function has returned: TRM_OK, or TRM_EKERNEL with what it has said in task->err. */
-static inline bool trm_task_went_well(const trm_task *task, int result) { return result == 0 && !task->failed; }
+static inline bool trm_task_went_well(const trm_task *task, int result)
+{
+    return result == 0 && !task->failed;
+}
 trm_status trm_task_refuse(trm_task *task, const char *function, int result);
 
 /* The stages, made when they are first needed; the memory of one is the other's. */

@@ -133,8 +133,8 @@ static void on_setup(trm_worker *self, const trm_wire_header *header, trm_reader
     self->sender.epoch = header->epoch;
     self->sender.term = header->term;
     trm_status status = self->shuffle ? set_up_again(self, &setup)
-                                      : trm_shuffle_create(&self->shuffle, self->fs, &self->sender, self->run_store,
-                                                           &setup, &err);
+                                      : trm_shuffle_create(&self->shuffle, self->fs, &self->sender,
+                                                           self->run_store, &setup, &err);
     if (status == TRM_OK) {
         bool news = !self->set_up || setup.cuts_crc != self->setup.cuts_crc;
         if (self->crew && news)
@@ -151,7 +151,8 @@ static void on_setup(trm_worker *self, const trm_wire_header *header, trm_reader
 }
 
 /* Lists are obeyed whole or not at all: `one` first decodes all of it with `obey` false. */
-static void on_list(trm_worker *self, trm_reader *body, void (*one)(trm_worker *self, trm_reader *in, bool obey))
+static void on_list(trm_worker *self, trm_reader *body,
+                    void (*one)(trm_worker *self, trm_reader *in, bool obey))
 {
     trm_reader check = *body;
     while (trm_reader_left(&check) && trm_reader_ok(&check))
@@ -282,7 +283,9 @@ static bool say_hello(trm_worker *self, uint64_t now_ns)
     trm_hello *hello = calloc(1, sizeof *hello);
     if (!hello)
         return false;
-    *hello = (trm_hello){.status = (uint32_t)self->crew_status, .pid = (uint64_t)getpid(), .executors = self->executors,
+    *hello = (trm_hello){.status = (uint32_t)self->crew_status,
+                         .pid = (uint64_t)getpid(),
+                         .executors = self->executors,
                          .traits = self->traits};
     memcpy(hello->text, self->crew_text, sizeof hello->text);
     memcpy(hello->host, self->host, sizeof hello->host);
@@ -324,7 +327,8 @@ static void say_pulse(trm_worker *self, uint64_t now_ns)
 static bool say_lost(trm_worker *self)
 {
     trm_output_at lost;
-    if (!self->shuffle || self->transport->ops->pending_bytes(self->transport, self->master) > TRM_MESSAGE_BYTES_MAX)
+    if (!self->shuffle ||
+        self->transport->ops->pending_bytes(self->transport, self->master) > TRM_MESSAGE_BYTES_MAX)
         return false;
     bool any = false;
     while (trm_shuffle_lost(self->shuffle, &lost)) { /* what finds no room is said again later */
@@ -381,8 +385,8 @@ static void watch_master(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns)
         return;
     }
     trm_end end = {.exit_code = 5, .keep_runs = true};
-    snprintf(end.text, sizeof end.text, "rank %u, which leads the job, has not been heard of for %u s", self->master,
-             (unsigned)(silent_ms / 1000));
+    snprintf(end.text, sizeof end.text, "rank %u, which leads the job, has not been heard of for %u s",
+             self->master, (unsigned)(silent_ms / 1000));
     trm_warn("%s", end.text);
     trm_worker_leave(self, &end);
 }

@@ -95,7 +95,10 @@ bool worker_reports_send(trm_worker *self)
 }
 
 /* Whether more reports may be taken: those that are gathered have a bound. */
-static bool has_room(trm_worker *self) { return self->reports.len < REPORTS_BYTES_MAX || worker_reports_send(self); }
+static bool has_room(trm_worker *self)
+{
+    return self->reports.len < REPORTS_BYTES_MAX || worker_reports_send(self);
+}
 
 /* A report that there is no memory for is lost; the master misses it when this rank is idle for
  * long, and says so. */
@@ -117,8 +120,11 @@ static void add_report(trm_worker *self, const trm_report *report)
 void worker_refuse(trm_worker *self, const trm_order *order, trm_status status, const char *text)
 {
     size_t len = strlen(text);
-    trm_report report = {.phase = order->phase, .task = order->task, .attempt = order->attempt,
-                         .status = (uint32_t)status, .text = text,
+    trm_report report = {.phase = order->phase,
+                         .task = order->task,
+                         .attempt = order->attempt,
+                         .status = (uint32_t)status,
+                         .text = text,
                          .text_len = (uint32_t)(len < TRM_TEXT_BYTES_MAX ? len : TRM_TEXT_BYTES_MAX)};
     add_report(self, &report);
 }
@@ -160,14 +166,16 @@ void worker_order(trm_worker *self, const trm_order *order)
 
 static trm_status list_path(const trm_worker *self, const trm_order *order, char *out, size_t out_bytes)
 {
-    return trm_reduce_list_name(self->run_store, self->sender.epoch, order->task, order->attempt, out, out_bytes);
+    return trm_reduce_list_name(self->run_store, self->sender.epoch, order->task, order->attempt, out,
+                                out_bytes);
 }
 
 static trm_status write_list(trm_worker *self, const trm_order *order, trm_err *err)
 {
     char path[TRM_FETCH_PATH_BYTES];
     trm_status status = list_path(self, order, path, sizeof path);
-    return status == TRM_OK ? trm_shuffle_list(self->shuffle, order->task, order->attempt, path, err) : status;
+    return status == TRM_OK ? trm_shuffle_list(self->shuffle, order->task, order->attempt, path, err)
+                            : status;
 }
 
 /* The reduce is over, or will not be: what was brought here for it alone can go. */
@@ -182,7 +190,8 @@ static void end_reduce(trm_worker *self, const trm_order *order)
 bool worker_reduces_step(trm_worker *self)
 {
     bool any = false;
-    for (uint32_t i = self->reduces.count, lists = 0; i > 0 && lists < LISTS_STEP_MAX && has_room(self); i--) {
+    for (uint32_t i = self->reduces.count, lists = 0; i > 0 && lists < LISTS_STEP_MAX && has_room(self);
+         i--) {
         trm_order order;
         trm_err err = {""};
         order_queue_take(&self->reduces, &order);
@@ -192,7 +201,8 @@ bool worker_reduces_step(trm_worker *self)
             status = write_list(self, &order, &err);
             if (status == TRM_OK && !order_queue_put(&self->ready, &order))
                 status = trm_err_set(&err, TRM_ENOMEM, "no memory for one more order");
-        } else if (status == TRM_AGAIN && order_queue_put(&self->reduces, &order)) { /* it has the room it had */
+        } else if (status == TRM_AGAIN &&
+                   order_queue_put(&self->reduces, &order)) { /* it has the room it had */
             continue;
         }
         any = true;
@@ -261,7 +271,8 @@ static void no_executor_left(trm_worker *self, trm_status status, const char *wh
         self->hello_due = true;
     }
     trm_order order;
-    while (has_room(self) && (order_queue_take(&self->ready, &order) || order_queue_take(&self->reduces, &order))) {
+    while (has_room(self) &&
+           (order_queue_take(&self->ready, &order) || order_queue_take(&self->reduces, &order))) {
         worker_refuse(self, &order, TRM_EPEER, "this rank has no executor left");
         if (order.phase == TRM_PHASE_REDUCE)
             end_reduce(self, &order);
@@ -293,8 +304,8 @@ static void on_died(trm_worker *self, const trm_crew_event *event)
         if (!ran && order_queue_put_first(&self->ready, order))
             continue;
         if (ran)
-            snprintf(text, sizeof text, "%s%s%s", event->err.text, event->last_words[0] ? "\nit had printed:\n" : "",
-                     event->last_words);
+            snprintf(text, sizeof text, "%s%s%s", event->err.text,
+                     event->last_words[0] ? "\nit had printed:\n" : "", event->last_words);
         worker_refuse(self, order, ran ? event->status : TRM_EPEER, ran ? text : "no memory to keep it");
         if (order->phase == TRM_PHASE_REDUCE)
             end_reduce(self, order);

@@ -8,18 +8,18 @@
 #include "workers/shuffle.h"
 #include "workers/worker.h"
 
-#define HELLO_AGAIN_MS 5000u      /* until SETUP comes */
-#define MASTER_SILENT_MS 30000u   /* without any frame from it the rank leaves */
-#define MASTER_BEGIN_MS 120000u   /* … before SETUP: it may be clearing a large output directory */
-#define BYE_WAIT_MS 2000u         /* for room to say BYE */
-#define PAUSE_MS 1000u            /* the loop did not turn for so long: silence proves nothing */
-#define STOP_GRACE_MS 200u        /* for executors at the end */
+#define HELLO_AGAIN_MS 5000u    /* until SETUP comes */
+#define MASTER_SILENT_MS 30000u /* without any frame from it the rank leaves */
+#define MASTER_BEGIN_MS 120000u /* … before SETUP: it may be clearing a large output directory */
+#define BYE_WAIT_MS 2000u       /* for room to say BYE */
+#define PAUSE_MS 1000u          /* the loop did not turn for so long: silence proves nothing */
+#define STOP_GRACE_MS 200u      /* for executors at the end */
 #define ORDERS_MAX (TRM_EXECUTORS_MAX * TRM_CREW_QUEUE_MAX)
-#define EVENTS_STEP_MAX 4096u     /* of the crew in one step */
-#define LISTS_STEP_MAX 2u         /* of reduces in one step */
+#define EVENTS_STEP_MAX 4096u        /* of the crew in one step */
+#define LISTS_STEP_MAX 2u            /* of reduces in one step */
 #define REPORTS_BYTES_MAX (1u << 20) /* gathered; then the crew is not asked for more */
-#define AHEAD_US 20000u           /* of work that an executor has queued behind what it runs */
-#define TASK_US_MIN 50u           /* what a task counts for that took less than the clock shows */
+#define AHEAD_US 20000u              /* of work that an executor has queued behind what it runs */
+#define TASK_US_MIN 50u              /* what a task counts for that took less than the clock shows */
 
 /* A ring of orders. */
 typedef struct order_queue {
@@ -47,13 +47,13 @@ struct trm_worker {
     uint64_t dropped;
 
     /* Orders. */
-    order_queue ready;    /* to be given to an executor */
-    order_queue reduces;  /* whose inputs are not all here */
+    order_queue ready;   /* to be given to an executor */
+    order_queue reduces; /* whose inputs are not all here */
     uint32_t executors, executors_failed;
-    uint32_t running_us;  /* about what a task takes */
+    uint32_t running_us;                /* about what a task takes */
     trm_order held[TRM_CREW_QUEUE_MAX]; /* room for a batch */
-    trm_writer reports;   /* gathered: u32 length, report, … */
-    bool keeps;           /* the scratch directory is marked to be kept */
+    trm_writer reports;                 /* gathered: u32 length, report, … */
+    bool keeps;                         /* the scratch directory is marked to be kept */
 
     /* The data. */
     trm_shuffle *shuffle; /* since SETUP */

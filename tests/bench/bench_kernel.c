@@ -45,8 +45,8 @@ static double run_phase(trm_phase phase, uint32_t tasks)
 
 static void say(const char *what, double ns, uint64_t records, uint64_t bytes)
 {
-    printf("%-10s %8.1f ms  %8.1f ns/record  %8.1f MB/s\n", what, ns / 1e6, ns / (double)(records ? records : 1),
-           (double)bytes / ns * 1000);
+    printf("%-10s %8.1f ms  %8.1f ns/record  %8.1f MB/s\n", what, ns / 1e6,
+           ns / (double)(records ? records : 1), (double)bytes / ns * 1000);
 }
 
 int main(int argc, char **argv)

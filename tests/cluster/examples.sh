@@ -114,7 +114,7 @@ spoiled() {
     rm -rf "$work/spoiled"
 }
 copy() { cp -R "$work/valid" "$work/spoiled" && rm -rf "$work/spoiled/.trireme" "$work/spoiled/_SUCCESS"; }
-part=part-00002
+part="part-00002"
 copy && head -c 5000 "$work/valid/$part" >"$work/spoiled/$part" && spoiled "records are missing"
 copy && head -c 100 "$work/valid/$part" | cat - "$work/valid/$part" >"$work/spoiled/$part" && spoiled "a record twice"
 copy && { tail -c 100 "$work/valid/$part"; head -c -100 "$work/valid/$part"; } >"$work/spoiled/$part" &&

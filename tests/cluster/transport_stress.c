@@ -33,7 +33,8 @@ static uint64_t mix(uint64_t z)
 
 static _Noreturn void broken(const trm_transport *transport, const char *what)
 {
-    fprintf(stderr, "transport_stress: rank %u: %s (seed %llu)\n", transport->rank, what, (unsigned long long)seed);
+    fprintf(stderr, "transport_stress: rank %u: %s (seed %llu)\n", transport->rank, what,
+            (unsigned long long)seed);
     _exit(1);
 }
 
@@ -132,8 +133,9 @@ int main(int argc, char **argv)
         if (bytes_time_ns > END_S * TRM_NS_PER_S)
             broken(transport, "nothing more comes");
     }
-    printf("rank %u: %llu messages to each of %u in %llu ms\n", transport->rank, (unsigned long long)self.messages,
-           transport->ranks, (unsigned long long)(bytes_time_ns / TRM_NS_PER_MS));
+    printf("rank %u: %llu messages to each of %u in %llu ms\n", transport->rank,
+           (unsigned long long)self.messages, transport->ranks,
+           (unsigned long long)(bytes_time_ns / TRM_NS_PER_MS));
     fflush(stdout);
     /* A rank that leaves takes nothing more: the last of the others must be through first. */
     uint64_t linger_ns = trm_clock_now_ns() + TRM_NS_PER_S / 2;

@@ -34,7 +34,8 @@ static void decode(const uint8_t *bytes, size_t len)
         break;
     case TRM_CREW_KIND_REPORT:
         trm_crew_report_decode(&generation, &report, &in);
-        if (trm_reader_done(&in) && (report.text_len > TRM_TEXT_BYTES_MAX || report.sample_len > TRM_SAMPLE_BYTES_MAX))
+        if (trm_reader_done(&in) &&
+            (report.text_len > TRM_TEXT_BYTES_MAX || report.sample_len > TRM_SAMPLE_BYTES_MAX))
             abort();
         break;
     case TRM_CREW_KIND_DIED:

@@ -19,7 +19,7 @@ typedef struct endpoint {
     trm_transport base;
     trm_transport_net *net;
     bool dead;
-    message *first;   /* on their way to it, by the time of arrival */
+    message *first; /* on their way to it, by the time of arrival */
     message *arrived, *arrived_last;
     message *current; /* what receive has given out */
     size_t *queued;   /* bytes on their way to it, by sender */
@@ -146,7 +146,10 @@ static void drop_all(endpoint *self)
     memset(self->queued, 0, self->net->options.ranks * sizeof *self->queued);
 }
 
-static void mem_close(trm_transport *base, uint64_t linger_ms) { drop_all((endpoint *)base); }
+static void mem_close(trm_transport *base, uint64_t linger_ms)
+{
+    drop_all((endpoint *)base);
+}
 
 static const trm_transport_ops mem_ops = {.send = mem_send,
                                           .receive = mem_receive,
@@ -190,7 +193,10 @@ void trm_transport_net_destroy(trm_transport_net *self)
     free(self);
 }
 
-trm_transport *trm_transport_net_rank(trm_transport_net *self, uint32_t rank) { return &self->ranks[rank].base; }
+trm_transport *trm_transport_net_rank(trm_transport_net *self, uint32_t rank)
+{
+    return &self->ranks[rank].base;
+}
 
 void trm_transport_net_set_now(trm_transport_net *self, uint64_t now_ns)
 {
@@ -207,7 +213,10 @@ uint64_t trm_transport_net_next_ns(const trm_transport_net *self)
     return next;
 }
 
-void trm_transport_net_set_loss(trm_transport_net *self, unsigned permille) { self->options.loss_permille = permille; }
+void trm_transport_net_set_loss(trm_transport_net *self, unsigned permille)
+{
+    self->options.loss_permille = permille;
+}
 
 void trm_transport_net_kill(trm_transport_net *self, uint32_t rank)
 {

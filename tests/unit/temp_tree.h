@@ -34,8 +34,8 @@ static inline void temp_tree_close(temp_tree *self)
 }
 
 /* Its path; one of a few buffers that are used in turn. */
-__attribute__((format(printf, 2, 3))) static inline char *temp_tree_name(const temp_tree *self, const char *format,
-                                                                         ...)
+__attribute__((format(printf, 2, 3))) static inline char *temp_tree_name(const temp_tree *self,
+                                                                         const char *format, ...)
 {
     static char names[8][1024];
     static unsigned turn;

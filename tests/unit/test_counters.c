@@ -47,10 +47,10 @@ static void counters_round_trip(void **state)
 static void forms_that_encode_does_not_write_are_refused(void **state)
 {
     static const uint8_t bad[][4] = {
-        {1, 0, 5},               /* distance 0 */
-        {1, 1, 0},               /* a value of 0 */
-        {1, 97, 1},              /* past the last counter */
-        {200, 1, 1},             /* too many */
+        {1, 0, 5},   /* distance 0 */
+        {1, 1, 0},   /* a value of 0 */
+        {1, 97, 1},  /* past the last counter */
+        {200, 1, 1}, /* too many */
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         trm_reader in;

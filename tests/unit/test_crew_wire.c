@@ -16,8 +16,13 @@ static void messages_round_trip(void **state)
     trm_reader in;
     trm_writer_init(&out);
 
-    trm_crew_setup_msg setup = {.plan_crc = 1, .cuts_crc = 2, .epoch = 1ull << 40, .hosts = 3,
-                                .ranks = 9, .near_count = 2, .near = {{0, 2}, {5, 9}}},
+    trm_crew_setup_msg setup = {.plan_crc = 1,
+                                .cuts_crc = 2,
+                                .epoch = 1ull << 40,
+                                .hosts = 3,
+                                .ranks = 9,
+                                .near_count = 2,
+                                .near = {{0, 2}, {5, 9}}},
                        setup_in;
     trm_crew_setup_encode(&setup, &out);
     trm_reader_init(&in, out.data, out.len);
@@ -171,8 +176,8 @@ static void last_words_are_the_last(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(messages_round_trip),    cmocka_unit_test(too_many_orders_are_refused),
-        cmocka_unit_test(the_ring_keeps_records), cmocka_unit_test(an_overwritten_ring_is_noticed),
+        cmocka_unit_test(messages_round_trip),     cmocka_unit_test(too_many_orders_are_refused),
+        cmocka_unit_test(the_ring_keeps_records),  cmocka_unit_test(an_overwritten_ring_is_noticed),
         cmocka_unit_test(last_words_are_the_last),
     };
     return cmocka_run_group_tests_name("crew_wire", tests, NULL, NULL);

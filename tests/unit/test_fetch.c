@@ -51,9 +51,10 @@ static void world_init(world *self, const trm_transport_net_options *options)
         snprintf(own->store, sizeof own->store, "/store%u", i);
         assert_int_equal(self->fs->ops->make_dir(self->fs, own->store, 0, &self->err), TRM_OK);
         own->sender = (trm_sender){.transport = trm_transport_net_rank(self->net, i), .epoch = EPOCH};
-        assert_int_equal(trm_fetch_server_create(&own->server, self->fs, &own->sender, own->store, &self->err), 0);
-        assert_int_equal(trm_fetcher_create(&own->fetcher, self->fs, &own->sender, own->store, RANKS, &self->err),
-                         TRM_OK);
+        assert_int_equal(
+            trm_fetch_server_create(&own->server, self->fs, &own->sender, own->store, &self->err), 0);
+        assert_int_equal(
+            trm_fetcher_create(&own->fetcher, self->fs, &own->sender, own->store, RANKS, &self->err), TRM_OK);
     }
 }
 
@@ -82,7 +83,8 @@ static void make_run(world *self, uint32_t rank, uint32_t task, uint32_t attempt
         assert_int_equal(trm_run_writer_segment(writer, 0, partition, false, &self->err), TRM_OK);
         int len = snprintf(key, sizeof key, "key %u of %u", partition, task);
         if (partition != 2)
-            assert_int_equal(trm_run_writer_put(writer, key, (size_t)len, value, bytes / PARTITIONS, &self->err), 0);
+            assert_int_equal(
+                trm_run_writer_put(writer, key, (size_t)len, value, bytes / PARTITIONS, &self->err), 0);
     }
     assert_int_equal(trm_run_writer_finish(writer, NULL, &self->err), TRM_OK);
     trm_run_writer_destroy(writer);
@@ -203,8 +205,8 @@ static bool is_there(world *self, uint32_t number, const trm_extract_id *id)
     return true;
 }
 
-static const trm_transport_net_options clean = {.ranks = RANKS, .seed = 5, .delay_min_ns = 1000,
-                                                .delay_max_ns = 200000};
+static const trm_transport_net_options clean = {
+    .ranks = RANKS, .seed = 5, .delay_min_ns = 1000, .delay_max_ns = 200000};
 
 /* Everybody fetches from everybody, small and large (several blocks), through loss. */
 static void all_fetch_from_all(unsigned loss_permille)
@@ -250,8 +252,14 @@ static void all_fetch_from_all(unsigned loss_permille)
     world_close(&self);
 }
 
-static void extracts_arrive_whole(void **state) { all_fetch_from_all(0); }
-static void extracts_arrive_through_loss(void **state) { all_fetch_from_all(120); }
+static void extracts_arrive_whole(void **state)
+{
+    all_fetch_from_all(0);
+}
+static void extracts_arrive_through_loss(void **state)
+{
+    all_fetch_from_all(120);
+}
 
 static void what_is_not_there_is_lost(void **state)
 {
@@ -379,8 +387,8 @@ static void stray_blocks_are_dropped(void **state)
     world_init(&self, &clean);
     static uint8_t bytes[TRM_FETCH_BLOCK_BYTES];
     trm_fetcher *fetcher = self.nodes[0].fetcher;
-    trm_block block = {.task = 0, .attempt = 0, .first = 0, .last = 6, .total_bytes = 100, .bytes = bytes,
-                       .bytes_len = 100};
+    trm_block block = {
+        .task = 0, .attempt = 0, .first = 0, .last = 6, .total_bytes = 100, .bytes = bytes, .bytes_len = 100};
     assert_false(trm_fetcher_take(fetcher, 1, &block, 0));
     want(&self, 0, 1, (trm_extract_id){0, 0, 0, 6});
     assert_false(trm_fetcher_take(fetcher, 1, &block, 0)); /* not asked for yet */
@@ -401,14 +409,10 @@ static void stray_blocks_are_dropped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(extracts_arrive_whole),
-        cmocka_unit_test(extracts_arrive_through_loss),
-        cmocka_unit_test(what_is_not_there_is_lost),
-        cmocka_unit_test(what_cannot_be_read_is_corrupt),
-        cmocka_unit_test(a_dead_peer_is_given_up),
-        cmocka_unit_test(forgotten_ones_leave_nothing),
-        cmocka_unit_test(a_full_disk_is_said),
-        cmocka_unit_test(stray_blocks_are_dropped),
+        cmocka_unit_test(extracts_arrive_whole),     cmocka_unit_test(extracts_arrive_through_loss),
+        cmocka_unit_test(what_is_not_there_is_lost), cmocka_unit_test(what_cannot_be_read_is_corrupt),
+        cmocka_unit_test(a_dead_peer_is_given_up),   cmocka_unit_test(forgotten_ones_leave_nothing),
+        cmocka_unit_test(a_full_disk_is_said),       cmocka_unit_test(stray_blocks_are_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,10 @@ static void a_good_one_loads(void **state)
     assert_int_equal(trm_kernel_open(&kernel, &spec, &err), TRM_EUSAGE);
 }
 
-static int map(trm_task *task, const trm_record *record) { return 0; }
+static int map(trm_task *task, const trm_record *record)
+{
+    return 0;
+}
 
 static void a_program_s_own_job(void **state)
 {

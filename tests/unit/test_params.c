@@ -67,7 +67,8 @@ static void wrong_arguments_are_named(void **state)
         {"word", NULL, "parameter 'word' needs a value: -p word=TEXT"},
         {"room", "-1", "parameter 'room' must be a size such as 64K or 1G, not '-1'"},
         {"room", "1KK", "parameter 'room' must be a size such as 64K or 1G, not '1KK'"},
-        {"room", "18014398509481984K", "parameter 'room' must be a size such as 64K or 1G, not '18014398509481984K'"},
+        {"room", "18014398509481984K",
+         "parameter 'room' must be a size such as 64K or 1G, not '18014398509481984K'"},
         {"rate", "1.01", "parameter 'rate' must be a number from 0 to 1, not 1.01"},
         {"rate", "nan", "parameter 'rate' must be a number, not 'nan'"},
         {"rate", "1e999", "parameter 'rate' must be a number, not '1e999'"},
@@ -123,7 +124,7 @@ static void wrong_lists_are_the_job_s_fault(void **state)
 static void hashes_tell_values_apart(void **state)
 {
     trm_err err;
-    static const trm_param_arg given[] = {{NULL, NULL},      {"word", "hallo"}, {"n", "4"},
+    static const trm_param_arg given[] = {{NULL, NULL},     {"word", "hallo"}, {"n", "4"},
                                           {"room", "1025"}, {"rate", "0.25"},  {"loud", "1"}};
     uint64_t hashes[6];
     for (unsigned i = 0; i < 6; i++) {
@@ -145,9 +146,10 @@ static void durations_and_their_units(void **state)
     static const struct {
         const char *text;
         uint64_t ms;
-    } good[] = {{"500ms", 500}, {"30s", 30000}, {"1.5s", 1500}, {"2m", 120000}, {"2h", 7200000}, {"7", 7000}, {"0", 0}};
-    static const char *const bad[] = {"", "s", "-1s", "1 s", "1d", "1ss", "1.2.3s", "1e3s",
-                                      "99999999999999999999999999999999999s"};
+    } good[] = {{"500ms", 500},  {"30s", 30000}, {"1.5s", 1500}, {"2m", 120000},
+                {"2h", 7200000}, {"7", 7000},    {"0", 0}};
+    static const char *const bad[] = {
+        "", "s", "-1s", "1 s", "1d", "1ss", "1.2.3s", "1e3s", "99999999999999999999999999999999999s"};
     uint64_t ms = 0;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         assert_true(trm_parse_duration_ms(good[i].text, &ms));

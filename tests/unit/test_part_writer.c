@@ -32,8 +32,8 @@ static trm_part_writer *writer_of(trm_output output, trm_type key_type, trm_type
 {
     trm_part_writer *writer;
     trm_err err;
-    assert_int_equal(trm_part_writer_create(&writer, trm_fs_posix(), output, key_type, value_type, gzip, &err),
-                     TRM_OK);
+    assert_int_equal(
+        trm_part_writer_create(&writer, trm_fs_posix(), output, key_type, value_type, gzip, &err), TRM_OK);
     return writer;
 }
 
@@ -98,10 +98,10 @@ static void numbers(void **state)
     static const struct {
         double number;
         const char *text;
-    } reals[] = {{0, "0"},         {-0.0, "-0"},       {1, "1"},
-                 {-17, "-17"},     {0.1, "0.1"},       {1.0 / 3, "0.3333333333333333"},
-                 {1e15, "1e+15"},  {1e300, "1e+300"},  {123456789012345, "123456789012345"},
-                 {2.5, "2.5"},     {INFINITY, "inf"},  {5e-324, "4.94065645841247e-324"}};
+    } reals[] = {{0, "0"},        {-0.0, "-0"},      {1, "1"},
+                 {-17, "-17"},    {0.1, "0.1"},      {1.0 / 3, "0.3333333333333333"},
+                 {1e15, "1e+15"}, {1e300, "1e+300"}, {123456789012345, "123456789012345"},
+                 {2.5, "2.5"},    {INFINITY, "inf"}, {5e-324, "4.94065645841247e-324"}};
     for (unsigned k = 0; k < sizeof reals / sizeof reals[0]; k++)
         expect_number(TRM_F64, &reals[k].number, reals[k].text);
     uint64_t seed = 1;
@@ -237,7 +237,8 @@ static void a_failing_disk_leaves_nothing(void **state)
     trm_err err;
     char *path = temp_tree_name(&tree, "part");
     assert_int_equal(
-        trm_part_writer_create(&writer, &failing_fs, TRM_OUTPUT_RAW, TRM_BYTES, TRM_BYTES, false, &err), TRM_OK);
+        trm_part_writer_create(&writer, &failing_fs, TRM_OUTPUT_RAW, TRM_BYTES, TRM_BYTES, false, &err),
+        TRM_OK);
     for (unsigned bad = 0; bad < 22; bad++) {
         writes_left = bad < 20 ? bad : 1000;
         syncs_left = bad < 20 ? 1000 : bad - 20;
@@ -255,12 +256,8 @@ static void a_failing_disk_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_TREE(formats),
-        cmocka_unit_test(numbers),
-        IN_TREE(wrong_numbers_are_refused),
-        IN_TREE(sizes),
-        IN_TREE(an_empty_part_is_a_file),
-        IN_TREE(a_failing_disk_leaves_nothing),
+        IN_TREE(formats), cmocka_unit_test(numbers),        IN_TREE(wrong_numbers_are_refused),
+        IN_TREE(sizes),   IN_TREE(an_empty_part_is_a_file), IN_TREE(a_failing_disk_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,7 +52,8 @@ static void expect_files(const trm_plan *plan, unsigned count, const char *const
     assert_int_equal(plan->files_count, count);
 }
 
-static void expect_refusal(const trm_traits *traits, trm_status status, const char *input, const char *sentence)
+static void expect_refusal(const trm_traits *traits, trm_status status, const char *input,
+                           const char *sentence)
 {
     trm_plan plan;
     trm_err err = {""};
@@ -147,12 +148,14 @@ static void wrong_inputs_are_named(void **state)
     expect_refusal(&lines, TRM_EINPUT, temp_tree_name(&tree, "no*thing"), "no input matches '");
     expect_refusal(&lines, TRM_EINPUT, "/dev/null", "input '/dev/null' is neither a file nor a directory");
     expect_refusal(&lines, TRM_EINPUT, "", "empty name");
-    expect_refusal(&lines, TRM_EINPUT, "@/nowhere/list", "the list of inputs '/nowhere/list' cannot be read: No such");
+    expect_refusal(&lines, TRM_EINPUT, "@/nowhere/list",
+                   "the list of inputs '/nowhere/list' cannot be read: No such");
     temp_tree_dir(&tree, "empty");
     expect_refusal(&lines, TRM_EINPUT, temp_tree_name(&tree, "empty"), "holds no file");
     expect_refusal(&lines, TRM_EINPUT, temp_tree_text(&tree, "zero", ""), "the input is empty: '");
     temp_tree_dir(&tree, "out");
-    expect_refusal(&lines, TRM_EINPUT, temp_tree_text(&tree, "out/part-00000", "x"), "lies in the output directory");
+    expect_refusal(&lines, TRM_EINPUT, temp_tree_text(&tree, "out/part-00000", "x"),
+                   "lies in the output directory");
     trm_traits fixed = {.name = "t", .input = TRM_INPUT_FIXED, .record_bytes = 3};
     expect_refusal(&fixed, TRM_EINPUT, temp_tree_text(&tree, "four", "1234"),
                    "four' has 4 bytes, which is not a multiple of the record size 3");
@@ -237,7 +240,8 @@ static void every_layout_is_covered_once(void **state)
         strcpy(paths[i], temp_tree_name(&tree, "%s", name));
         temp_tree_file(&tree, name, "\x1f\x8b\x08\0\0\0", sizes[i]);
     }
-    trm_traits kinds[] = {lines, {.name = "t", .input = TRM_INPUT_FILES},
+    trm_traits kinds[] = {lines,
+                          {.name = "t", .input = TRM_INPUT_FILES},
                           {.name = "t", .input = TRM_INPUT_FIXED, .record_bytes = 1},
                           {.name = "t", .input = TRM_INPUT_FIXED, .record_bytes = 2}};
     for (unsigned layout = 0; layout < 512; layout++) {
@@ -412,16 +416,11 @@ static void every_cut_and_flip_is_noticed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_TREE(a_directory_is_walked_in_order),
-        IN_TREE(patterns_and_lists),
-        IN_TREE(relative_names_become_absolute),
-        IN_TREE(wrong_inputs_are_named),
-        IN_TREE(gzip_is_known_by_content),
-        IN_TREE(every_layout_is_covered_once),
-        IN_TREE(split_size_is_chosen),
-        IN_TREE(absurd_numbers_are_refused),
-        IN_TREE(a_plan_is_saved_and_loaded),
-        IN_TREE(every_cut_and_flip_is_noticed),
+        IN_TREE(a_directory_is_walked_in_order), IN_TREE(patterns_and_lists),
+        IN_TREE(relative_names_become_absolute), IN_TREE(wrong_inputs_are_named),
+        IN_TREE(gzip_is_known_by_content),       IN_TREE(every_layout_is_covered_once),
+        IN_TREE(split_size_is_chosen),           IN_TREE(absurd_numbers_are_refused),
+        IN_TREE(a_plan_is_saved_and_loaded),     IN_TREE(every_cut_and_flip_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -108,8 +108,8 @@ static void expect_same(const trm_writer *expected, const trm_writer *got, const
 {
     if (expected->len == got->len && (got->len == 0 || memcmp(expected->data, got->data, got->len) == 0))
         return;
-    fail_msg("%s: expected '%.*s', got '%.*s'", what, (int)expected->len, (char *)expected->data, (int)got->len,
-             (char *)got->data);
+    fail_msg("%s: expected '%.*s', got '%.*s'", what, (int)expected->len, (char *)expected->data,
+             (int)got->len, (char *)got->data);
 }
 
 /* ---- Lines ------------------------------------------------------------------------- */
@@ -277,7 +277,8 @@ static void limits_are_said(void **state)
     expect_error(&with, path, TRM_ELIMIT, "at byte 0 is longer than 262144 bytes: raise --memory");
     with = usual(TRM_INPUT_FILES);
     with.record_bytes_max = 599999;
-    expect_error(&with, path, TRM_ELIMIT, "is larger than the 599999 bytes that a record may have: raise --record-max");
+    expect_error(&with, path, TRM_ELIMIT,
+                 "is larger than the 599999 bytes that a record may have: raise --record-max");
     free(long_line);
 }
 
@@ -490,14 +491,16 @@ static void damaged_gzip_is_named(void **state)
     setting with = usual(TRM_INPUT_LINES);
     for (size_t cut = 4; cut < two; cut++)
         if (cut != len)
-            expect_error(&with, temp_tree_file(&tree, "f", bytes, cut), TRM_EINPUT, "is truncated: it ends at byte");
+            expect_error(&with, temp_tree_file(&tree, "f", bytes, cut), TRM_EINPUT,
+                         "is truncated: it ends at byte");
     memcpy(copy, bytes, two);
     copy[two] = 'x';
     expect_error(&with, temp_tree_file(&tree, "f", copy, two + 1), TRM_EINPUT, "is truncated");
     memset(copy + two, 'x', 100);
     expect_error(&with, temp_tree_file(&tree, "f", copy, two + 100), TRM_EINPUT, "corrupt at byte");
     memset(copy + two, 0, 50);
-    expect_error(&with, temp_tree_file(&tree, "f", copy, two + 100), TRM_EINPUT, "bytes that are no gzip at byte");
+    expect_error(&with, temp_tree_file(&tree, "f", copy, two + 100), TRM_EINPUT,
+                 "bytes that are no gzip at byte");
     flipped_bits_are_noticed(text, bytes, len);
     with = usual(TRM_INPUT_FIXED);
     with.record_bytes = 20; /* 44 bytes in all */

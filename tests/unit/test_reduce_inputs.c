@@ -25,9 +25,15 @@ static trm_fs *make_disk(void)
 
 static trm_segment segment_of(uint32_t spill, uint64_t offset)
 {
-    return (trm_segment){.partition = 7, .spill = spill, .offset = offset, .stored_bytes = 100 + spill,
-                         .raw_bytes = 300 + spill, .records = 5,
-                         .record_bytes_max = 1u << 20, .block_bytes_max = 1000, .blocks = 2};
+    return (trm_segment){.partition = 7,
+                         .spill = spill,
+                         .offset = offset,
+                         .stored_bytes = 100 + spill,
+                         .raw_bytes = 300 + spill,
+                         .records = 5,
+                         .record_bytes_max = 1u << 20,
+                         .block_bytes_max = 1000,
+                         .blocks = 2};
 }
 
 static void write_list(trm_reduce_list *list, trm_fs *fs)

@@ -36,8 +36,13 @@ static void make_epoch(uint64_t epoch)
 
 static void make_submit(uint32_t job, uint32_t tasks, uint32_t partitions)
 {
-    trm_identity identity = {.kernel = "/k.so", .name = "test", .tasks = tasks, .partitions = partitions,
-                             .range_partitioned = true, .params_hash = 99, .plan_crc = 5};
+    trm_identity identity = {.kernel = "/k.so",
+                             .name = "test",
+                             .tasks = tasks,
+                             .partitions = partitions,
+                             .range_partitioned = true,
+                             .params_hash = 99,
+                             .plan_crc = 5};
     trm_command_begin(&command, TRM_COMMAND_SUBMIT, job);
     trm_identity_encode(&identity, &command);
 }
@@ -49,11 +54,16 @@ static void make_member(uint64_t epoch, uint32_t rank)
     trm_member_encode(&member, &command);
 }
 
-static void make_commit(uint32_t job, uint64_t epoch, trm_phase phase, uint32_t task, uint32_t attempt, uint64_t bytes)
+static void make_commit(uint32_t job, uint64_t epoch, trm_phase phase, uint32_t task, uint32_t attempt,
+                        uint64_t bytes)
 {
     uint32_t previous = 0;
-    trm_commit commit = {.phase = (uint8_t)phase, .task = task, .attempt = attempt, .rank = attempt % 3,
-                         .output_bytes = bytes, .output_crc = bytes ? 9 : 0};
+    trm_commit commit = {.phase = (uint8_t)phase,
+                         .task = task,
+                         .attempt = attempt,
+                         .rank = attempt % 3,
+                         .output_bytes = bytes,
+                         .output_crc = bytes ? 9 : 0};
     commit.counters.value[0] = task + 1;
     trm_command_begin(&command, TRM_COMMAND_COMMIT, job);
     trm_put_varint(&command, epoch);
@@ -63,8 +73,13 @@ static void make_commit(uint32_t job, uint64_t epoch, trm_phase phase, uint32_t 
 static void make_fail(uint32_t job, uint64_t epoch, trm_phase phase, uint32_t task, uint32_t attempt)
 {
     trm_command_begin(&command, TRM_COMMAND_FAIL, job);
-    trm_fail_encode(&(trm_fail){.epoch = epoch, .phase = (uint8_t)phase, .task = task, .attempt = attempt,
-                                .rank = 1, .status = TRM_EKERNEL}, &command);
+    trm_fail_encode(&(trm_fail){.epoch = epoch,
+                                .phase = (uint8_t)phase,
+                                .task = task,
+                                .attempt = attempt,
+                                .rank = 1,
+                                .status = TRM_EKERNEL},
+                    &command);
 }
 
 static void make_refs(trm_command_type type, uint32_t job, uint64_t epoch, uint32_t rank, uint64_t ref_epoch,
@@ -75,7 +90,8 @@ static void make_refs(trm_command_type type, uint32_t job, uint64_t epoch, uint3
     trm_put_varint(&command, epoch);
     if (type == TRM_COMMAND_ADOPT)
         trm_put_varint(&command, rank);
-    trm_output_ref_encode(&(trm_output_ref){.epoch = ref_epoch, .task = task, .attempt = attempt}, &previous, &command);
+    trm_output_ref_encode(&(trm_output_ref){.epoch = ref_epoch, .task = task, .attempt = attempt}, &previous,
+                          &command);
 }
 
 static void make_published(uint32_t job, uint64_t epoch, uint32_t task)
@@ -88,7 +104,8 @@ static void make_published(uint32_t job, uint64_t epoch, uint32_t task)
 
 static void make_finish(uint32_t job, uint64_t epoch, trm_job_state state, const char *text)
 {
-    trm_finish finish = {.epoch = epoch, .state = state, .exit_code = state == TRM_JOB_DONE ? 0 : 1, .wall_ms = 5};
+    trm_finish finish = {
+        .epoch = epoch, .state = state, .exit_code = state == TRM_JOB_DONE ? 0 : 1, .wall_ms = 5};
     snprintf(finish.text, sizeof finish.text, "%s", text);
     trm_command_begin(&command, TRM_COMMAND_FINISH, job);
     trm_finish_encode(&finish, &command);

@@ -172,7 +172,8 @@ static int bound_to_a_core(int cpu)
     for (unsigned i = 0; i < 2 * trm_topology_cores(topology); i++) {
         if (trm_topology_bind(topology, TRM_GRAIN_CORE, i, NULL))
             return 2;
-        if (sched_getaffinity(0, sizeof now, &now) || CPU_COUNT(&now) < 1 || CPU_COUNT(&now) > CPU_COUNT(&before))
+        if (sched_getaffinity(0, sizeof now, &now) || CPU_COUNT(&now) < 1 ||
+            CPU_COUNT(&now) > CPU_COUNT(&before))
             return 3;
         if (trm_topology_cores(topology) == (unsigned)CPU_COUNT(&before) && CPU_COUNT(&now) != 1)
             return 4;
@@ -188,10 +189,16 @@ static void binding_takes_one_core(void **state)
 
 static void the_launcher_says_which_rank(void **state)
 {
-    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
-                                        "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "PMI_LOCAL_RANK",
-                                        "PMI_LOCAL_SIZE", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE",
-                                        "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"};
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK",
+                                        "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                        "MPI_LOCALRANKID",
+                                        "MPI_LOCALNRANKS",
+                                        "PMI_LOCAL_RANK",
+                                        "PMI_LOCAL_SIZE",
+                                        "SLURM_LOCALID",
+                                        "SLURM_NTASKS_PER_NODE",
+                                        "SLURM_STEP_TASKS_PER_NODE",
+                                        "SLURM_TASKS_PER_NODE"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         unsetenv(names[i]);
     uint32_t rank, ranks;
@@ -262,10 +269,13 @@ static void memory_is_the_least_of_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cores_and_text_are_sane),     cmocka_unit_test(a_shared_set_is_divided),
-        cmocka_unit_test(a_restricted_mask_is_respected), cmocka_unit_test(binding_takes_one_core),
+        cmocka_unit_test(cores_and_text_are_sane),
+        cmocka_unit_test(a_shared_set_is_divided),
+        cmocka_unit_test(a_restricted_mask_is_respected),
+        cmocka_unit_test(binding_takes_one_core),
         cmocka_unit_test(a_part_of_the_machine_is_shared_by_number),
-        cmocka_unit_test(the_launcher_says_which_rank), cmocka_unit_test(memory_is_the_least_of_all),
+        cmocka_unit_test(the_launcher_says_which_rank),
+        cmocka_unit_test(memory_is_the_least_of_all),
     };
     return cmocka_run_group_tests_name("topology", tests, NULL, NULL);
 }

@@ -8,11 +8,26 @@
 
 #include <string.h>
 
-static int map(trm_task *task, const trm_record *record) { return 0; }
-static int reduce(trm_task *task, const void *key, size_t key_len, trm_values *values) { return 0; }
-static int finish(trm_task *task, const void *key, size_t key_len, const void *data) { return 0; }
-static uint32_t partition(trm_task *task, const void *key, size_t key_len, uint32_t partitions) { return 0; }
-static int compare(const void *a, size_t a_len, const void *b, size_t b_len) { return 0; }
+static int map(trm_task *task, const trm_record *record)
+{
+    return 0;
+}
+static int reduce(trm_task *task, const void *key, size_t key_len, trm_values *values)
+{
+    return 0;
+}
+static int finish(trm_task *task, const void *key, size_t key_len, const void *data)
+{
+    return 0;
+}
+static uint32_t partition(trm_task *task, const void *key, size_t key_len, uint32_t partitions)
+{
+    return 0;
+}
+static int compare(const void *a, size_t a_len, const void *b, size_t b_len)
+{
+    return 0;
+}
 static void init(void *data, const void *value, size_t len) {}
 static void merge(void *data, const void *other) {}
 static const trm_fold fold8 = {8, init, init, merge};
@@ -65,35 +80,103 @@ static trm_job mistake(unsigned number)
     trm_job job = good();
     static const char *const name64 = "0123456789012345678901234567890123456789012345678901234567890123";
     switch (number) {
-    case 0: job.magic ^= 1; break;
-    case 1: job.abi++; break;
-    case 2: job.struct_bytes--; break;
-    case 3: job.name = NULL; break;
-    case 4: job.name = ""; break;
-    case 5: job.name = name64; break;
-    case 6: job.name = "two words"; break;
-    case 7: job.reserved[7] = &job; break;
-    case 8: job.map = NULL; break;
-    case 9: job.input = (trm_input)4; break;
-    case 10: job.input = TRM_INPUT_FIXED; break;
-    case 11: job.record_bytes = 1; break;
-    case 12: job.fold = &fold8; break; /* and reduce */
-    case 13: job.reduce = NULL; job.combine = reduce; break;
-    case 14: job.fold = &fold8; job.reduce = NULL; job.combine = reduce; break;
-    case 15: job.fold = &fold0; job.reduce = NULL; break;
-    case 16: job.fold = &fold_huge; job.reduce = NULL; break;
-    case 17: job.fold = &fold_without_merge; job.reduce = NULL; break;
-    case 18: job.finish = finish; break;
-    case 19: job.fold = &fold24; job.reduce = NULL; job.value_type = TRM_F64; break;
-    case 20: job.partitioner = (trm_partitioner)2; break;
-    case 21: job.partitioner = TRM_PARTITION_RANGE; job.partition = partition; break;
-    case 22: job.output = (trm_output)3; break;
-    case 23: job.key_type = (trm_type)4; break;
-    case 24: job.value_type = (trm_type)-1; break;
-    case 25: job.counters = twins; break;
-    case 26: job.counters = spaced; break;
-    case 27: job.partitioner = TRM_PARTITION_RANGE; job.compare = compare; break;
-    default: job.name = NULL, job.magic = 0; break;
+    case 0:
+        job.magic ^= 1;
+        break;
+    case 1:
+        job.abi++;
+        break;
+    case 2:
+        job.struct_bytes--;
+        break;
+    case 3:
+        job.name = NULL;
+        break;
+    case 4:
+        job.name = "";
+        break;
+    case 5:
+        job.name = name64;
+        break;
+    case 6:
+        job.name = "two words";
+        break;
+    case 7:
+        job.reserved[7] = &job;
+        break;
+    case 8:
+        job.map = NULL;
+        break;
+    case 9:
+        job.input = (trm_input)4;
+        break;
+    case 10:
+        job.input = TRM_INPUT_FIXED;
+        break;
+    case 11:
+        job.record_bytes = 1;
+        break;
+    case 12:
+        job.fold = &fold8;
+        break; /* and reduce */
+    case 13:
+        job.reduce = NULL;
+        job.combine = reduce;
+        break;
+    case 14:
+        job.fold = &fold8;
+        job.reduce = NULL;
+        job.combine = reduce;
+        break;
+    case 15:
+        job.fold = &fold0;
+        job.reduce = NULL;
+        break;
+    case 16:
+        job.fold = &fold_huge;
+        job.reduce = NULL;
+        break;
+    case 17:
+        job.fold = &fold_without_merge;
+        job.reduce = NULL;
+        break;
+    case 18:
+        job.finish = finish;
+        break;
+    case 19:
+        job.fold = &fold24;
+        job.reduce = NULL;
+        job.value_type = TRM_F64;
+        break;
+    case 20:
+        job.partitioner = (trm_partitioner)2;
+        break;
+    case 21:
+        job.partitioner = TRM_PARTITION_RANGE;
+        job.partition = partition;
+        break;
+    case 22:
+        job.output = (trm_output)3;
+        break;
+    case 23:
+        job.key_type = (trm_type)4;
+        break;
+    case 24:
+        job.value_type = (trm_type)-1;
+        break;
+    case 25:
+        job.counters = twins;
+        break;
+    case 26:
+        job.counters = spaced;
+        break;
+    case 27:
+        job.partitioner = TRM_PARTITION_RANGE;
+        job.compare = compare;
+        break;
+    default:
+        job.name = NULL, job.magic = 0;
+        break;
     }
     return job;
 }
