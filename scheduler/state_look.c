@@ -16,14 +16,17 @@ static trm_status join(char out[PATH_BYTES], const char *dir, const char *name, 
     return trm_err_set(err, TRM_EINPUT, "the path is too long: %.200s…", dir);
 }
 
+/* One that may not be looked at is there. */
 static bool is_there(const char *dir, const char *name, trm_fs *fs)
 {
     char path[PATH_BYTES];
     trm_file *file;
-    if (join(path, dir, name, NULL) != TRM_OK || fs->ops->open(fs, path, TRM_FS_READ, &file, NULL) != TRM_OK)
+    if (join(path, dir, name, NULL) != TRM_OK)
         return false;
-    fs->ops->close(file);
-    return true;
+    trm_status status = fs->ops->open(fs, path, TRM_FS_READ, &file, NULL);
+    if (status == TRM_OK)
+        fs->ops->close(file);
+    return status != TRM_ELOST;
 }
 
 bool trm_state_in_use(const char *output_dir, trm_fs *fs)

@@ -10,6 +10,7 @@
 #include "tool/kernels.h"
 #include "tool/log.h"
 #include "tool/run_command.h"
+#include "tool/status.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +34,7 @@ static const struct {
     const char *help;
 } commands[] = {
     {"run", run, "run a job: trireme run -n 4 wordcount 'data/*' -o out"},
+    {"status", trm_status_command, "how a job stands: trireme status out"},
     {"jobs", trm_jobs_command, "list the kernels that are installed, or show one"},
     {"gen", trm_gen_command, "make input to try things with"},
     {"log", trm_log_command, "print and check the log of a job"},

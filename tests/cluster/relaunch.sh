@@ -45,6 +45,18 @@ noted() { [ "$(grep -c '"event":"task"' "$work/out/.trireme/events.jsonl" 2>/dev
 no_process() { [ -z "$(own_processes)" ]; }
 no_process_left_soon() { until_true no_process || { fail "$1" "processes left: $(own_processes | tr '\n' ' ')"; return 1; }; }
 
+# status NAME CODE PATTERN ARGUMENT…: `trireme status` ends with CODE and says PATTERN, in one error if CODE is 3.
+status() {
+    name=$1 code=$2 pattern=$3
+    shift 3
+    "$trireme" status "$@" >"$work/said" 2>"$work/err2"
+    got=$?
+    [ $got -eq "$code" ] || { fail "status: $name" "exit status $got, not $code: $(cat "$work/said" "$work/err2")"; return 1; }
+    grep -Eq -- "$pattern" "$work/said" "$work/err2" || { fail "status: $name" "does not say $pattern: $(cat "$work/said" "$work/err2")"; return 1; }
+    [ "$code" != 3 ] || [ "$(grep -c 'error: ' "$work/err2")" = 1 ] || { fail "status: $name" 'not one error'; return 1; }
+    pass "status: $name"
+}
+
 # ended NAME CODE
 ended() {
     wait $job
@@ -82,12 +94,22 @@ lose() { # mpirun of this launch; the next is in the middle afterwards
     middle
 }
 
+half_done() { "$trireme" status "$work/out" 2>/dev/null | grep -q "maps      $1 of $maps done"; }
 what='mpirun is killed'
-if begin && until_true noted 10 && lose; then
+if begin && until_true noted 10 && until_true half_done '[12][0-9]'; then
+    status 'of a job that runs' 0 '^gate: running, mapping$' "$work/out"
+    status 'who leads' 0 "leader    rank 0 on .*, pid [0-9]+, since term [1-9][0-9]* of launch 1; failovers: 0" "$work/out/.trireme"
+    status 'ranks' 0 '2  ready.*, pid [1-9]' "$work/out"
+    status 'as JSON' 0 '"state":"running".*"leader_pid":[1-9].*"ranks":\[.*"attempts_failed":0' --json "$work/out"
+    lose
+    until_true half_done '[12][0-9]'
+    status 'of the second launch' 0 'of launch 2;' "$work/out"
     : >"$work/gate/open"
     ended "$what" 0 && whole "$what" &&
         { says 'ended by signal 9 before the job was done: it is started again in 1 s \(1 of 2\)' || fail "$what" 'it does not say so'; } &&
         pass "$what"
+    status 'of a job that is done' 0 '^gate: done, exit status 0$' "$work/out"
+    status 'of a job that is done, as JSON' 0 '"state":"done".*"exit_status":0' --json "$work/out"
 fi
 
 what='mpirun is killed twice'
@@ -145,6 +167,8 @@ for times in 0 1; do
         ended "$what" 5 || continue
         says 'error: .*the same command goes on with it' || { fail "$what" 'it does not say so'; continue; }
         no_process_left_soon "$what" || continue
+        sed -i 's/"written_ms":[0-9]*/"written_ms":1/' "$work/out/.trireme/status.json"
+        status "of a job that was lost, --relaunch $times" 4 '^gate: lost; the same command goes on with it$' "$work/out"
         : >"$work/gate/open"
         launch &
         job=$!
@@ -217,11 +241,51 @@ if begin && until_true noted 10; then
     kill -TERM "$(launcher)"
     ended "$what" 4 && no_process_left_soon "$what" && {
         says 'error: .*the same command goes on' || fail "$what" 'it does not say so'
+        sed -i 's/"written_ms":[0-9]*/"written_ms":1/' "$work/out/.trireme/status.json"
+        status 'of a job that was stopped' 4 'the same command goes on with it' "$work/out"
         : >"$work/gate/open"
         launch &
         job=$!
         ended "$what" 0 && whole "$what" && pass "$what"
     }
 fi
+
+# --- Status of what is none -----------------------------------------------------------------------
+
+mkdir "$work/empty"
+status 'of an empty directory' 3 "there is no job in '$work/empty'" "$work/empty"
+status 'of a directory that is not there' 3 'there is no job in' "$work/nowhere"
+status 'of nothing' 2 'Usage'
+status 'with an unknown option' 2 "does not take '--yaml'" --yaml "$work/out"
+record=$work/out/.trireme/status.json
+cp "$record" "$work/record"
+damaged() { # NAME PATTERN: with $work/bad as the record
+    cp "$work/bad" "$record"
+    status "$1" 3 "error: .*$2" "$work/out"
+    status "$1, as JSON" 3 "error: .*$2" --json "$work/out"
+    [ ! -s "$work/said" ] || fail "$1, as JSON" 'something was printed'
+}
+head -c 100 "$work/record" >"$work/bad"
+damaged 'a record that is cut short' 'status.json. is damaged: no JSON'
+printf '' >"$work/bad"
+damaged 'an empty record' 'is damaged'
+head -c 4096 /dev/urandom >"$work/bad"
+damaged 'a record of random bytes' 'is damaged'
+echo '{"a": [1, 2]}' >"$work/bad"
+damaged 'a record of somebody else' 'is not the record of a job'
+sed 's/"version":1/"version":9/' "$work/record" >"$work/bad"
+damaged 'a record of a newer version' 'is of version 9'
+cp "$work/record" "$record"
+cp "$work/out/.trireme/identity" "$work/identity"
+rm "$record"
+rm "$work/out/_SUCCESS"
+status 'without a record' 4 'left no record' "$work/out"
+status 'without a record, as JSON' 4 'there is no record yet' --json "$work/out"
+echo 'who?' >"$work/out/.trireme/identity"
+status 'of a state directory that is damaged' 3 'not the identity of a job' "$work/out/.trireme"
+
+rm -rf "$work/out"
+run_job 'a job that fails' 1 -n 2 --max-attempts 1 -p how=exit "$kernels/kernel_bad.so" "$work/gate/input" -o "$work/out" &&
+    status 'of a job that has failed' 1 ': failed, exit status 1$' "$work/out"
 
 finish

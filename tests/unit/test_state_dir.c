@@ -2,6 +2,7 @@
  * leaves nothing behind. */
 #include "jobs/names.h"
 #include "scheduler/state_dir.h"
+#include "scheduler/state_look.h"
 #include "tests/unit/temp_tree.h"
 
 #include <setjmp.h>
@@ -311,6 +312,43 @@ static void what_a_crash_left_before_the_identity_is_cleared(void **state)
     place_close(&self);
 }
 
+static trm_status look_at(trm_state_look *look, const char *dir, trm_err *err)
+{
+    err->text[0] = '\0';
+    return trm_state_look_at(look, dir, trm_fs_posix(), err);
+}
+
+static void who_only_looks_sees_where_and_whether(void **state)
+{
+    static place self;
+    static trm_state_look look;
+    for (int elsewhere = 0; elsewhere < 2; elsewhere++) {
+        place_init(&self);
+        if (elsewhere)
+            self.spec.state_dir = self.other_state;
+        const char *dirs[] = {self.output, self.spec.state_dir};
+        assert_int_equal(look_at(&look, self.output, &self.err), TRM_EINPUT);
+        assert_non_null(strstr(self.err.text, "there is no job in"));
+        assert_int_equal(open_it(&self), TRM_OK);
+        for (size_t i = 0; i < 2; i++) {
+            assert_int_equal(look_at(&look, dirs[i], &self.err), TRM_OK);
+            assert_string_equal(look.output_dir, self.output);
+            assert_string_equal(look.state_dir, self.spec.state_dir);
+            assert_true(look.in_use && !look.done);
+        }
+        assert_true(trm_state_in_use(self.output, trm_fs_posix()));
+        temp_tree_text(&self.tree, "out/_SUCCESS", "{}\n");
+        close_it(&self);
+        assert_false(trm_state_in_use(self.output, trm_fs_posix()));
+        assert_int_equal(look_at(&look, dirs[1], &self.err), TRM_OK);
+        assert_true(!look.in_use && look.done);
+        temp_tree_text(&self.tree, elsewhere ? "state/identity" : "out/.trireme/identity", "who?");
+        assert_int_equal(look_at(&look, dirs[1], &self.err), TRM_ECORRUPT);
+        assert_non_null(strstr(self.err.text, "identity: not the identity of a job"));
+        place_close(&self);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +364,7 @@ int main(void)
         cmocka_unit_test(two_launches_do_not_share_an_output),
         cmocka_unit_test(a_state_elsewhere_belongs_to_one_output),
         cmocka_unit_test(what_a_crash_left_before_the_identity_is_cleared),
+        cmocka_unit_test(who_only_looks_sees_where_and_whether),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
