@@ -7,10 +7,10 @@
 #include "jobs/trireme.h"
 #include "runtime/diag.h"
 #include "tool/gen.h"
+#include "tool/job_status.h"
 #include "tool/kernels.h"
 #include "tool/log.h"
 #include "tool/run_command.h"
-#include "tool/status.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -8,8 +8,8 @@
  *                                                   from here)
  *     any other, or none         no                 resumable; with _SUCCESS done       4; 0
  */
-#ifndef TRM_TOOL_STATUS_H
-#define TRM_TOOL_STATUS_H
+#ifndef TRM_TOOL_JOB_STATUS_H
+#define TRM_TOOL_JOB_STATUS_H
 
 #include "runtime/json_reader.h"
 #include "scheduler/state_look.h"

@@ -1,9 +1,9 @@
-/* tool/status: what a record and a lock mean, what people read, and that a record which is none is
+/* tool/job_status: what a record and a lock mean, what people read, and that a record which is none is
  * refused in a sentence. */
 #include "config.h" /* system extensions, before any header of the system */
 
 #include "tests/unit/temp_tree.h"
-#include "tool/status.h"
+#include "tool/job_status.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 #include "config.h" /* system extensions, before any header of the system */
 
-#include "tool/status.h"
+#include "tool/job_status.h"
 
 #include "jobs/exit_code.h"
 #include "jobs/names.h"
@@ -63,7 +63,7 @@ static uint64_t age_ms(const trm_json_doc *doc, const trm_json_value *record, ui
     return now_ms > written_ms ? now_ms - written_ms : 0; /* clocks differ */
 }
 
-/* The table in status.h. */
+/* The table in job_status.h. */
 static standing stands(const trm_json_doc *doc, const trm_json_value *record, const trm_state_look *look,
                        uint64_t now_ms)
 {
