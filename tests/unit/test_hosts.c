@@ -40,7 +40,7 @@ static void lists(void **state)
         {"a,a,b", "b", "a,a", 2, 3, 2},
         {"a:*,b:2", "b", "a:*", 2, 0, 0},     /* as many as it has: not known here */
         {"+n1:2,a:2", "a", "+n1:2", 1, 4, 2}, /* relative to the allocation: kept */
-        {"-oX=y,a", "a", "-oX=y", 1, 2, 1},   /* would be an option of the agent */
+        {"-v,a", "a", "-v", 1, 2, 1},         /* would be an option of the agent */
         {"$(touch x),a", "a", "$(touch x)", 1, 2, 1},
         {"u@a:4,b", "u@a", "b", 2, 5, 1},
         {"a:99999999999,b", "b", "a:99999999999", 2, 999991, 99999},
