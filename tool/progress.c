@@ -173,15 +173,23 @@ void trm_progress_show(trm_progress_view *self, const trm_progress *progress, ui
 
 /* ---- The end ------------------------------------------------------------------------------------- */
 
-static void show_counters(const trm_counters *counters, const trm_traits *traits)
+static void show_counter(const char *name, uint64_t value)
+{
+    if (name && value)
+        trm_info("  %-24s %" PRIu64, name, value);
+}
+
+static void show_counters(const trm_progress *progress, const trm_counters *counters,
+                          const trm_traits *traits)
 {
     for (unsigned i = 0; i < TRM_COUNTER_COUNT; i++) {
         const char *name = trm_counter_name(i);
         if (i >= TRM_COUNTER_USER && i - TRM_COUNTER_USER < traits->counters_count)
             name = traits->counters[i - TRM_COUNTER_USER];
-        if (name && counters->value[i])
-            trm_info("  %-24s %" PRIu64, name, counters->value[i]);
+        show_counter(name, counters->value[i]);
     }
+    show_counter("attempts_failed", progress->attempts_failed);
+    show_counter("outputs_lost", progress->outputs_lost);
 }
 
 void trm_progress_summary(const trm_progress_view *self, const trm_progress *progress,
@@ -196,7 +204,7 @@ void trm_progress_summary(const trm_progress_view *self, const trm_progress *pro
         snprintf(took, sizeof took, "%.2f s", seconds);
     else
         trm_human_seconds(seconds, took);
-    show_counters(counters, traits);
+    show_counters(progress, counters, traits);
     trm_info("done in %s: %u map task%s, %s read, %s written to %s", took, progress->of[TRM_PHASE_MAP].total,
              progress->of[TRM_PHASE_MAP].total == 1 ? "" : "s", read, wrote, output_dir);
 }
