@@ -160,9 +160,9 @@ static void fail_job(trm_master *self, const master_failure *failure, unsigned f
     const master_rank *rank = &self->ranks[fail->rank];
     describe_input(self, fail, input, sizeof input);
     master_job_fail(self, (trm_status)fail->status,
-                    "%s task %u%s failed %u times, the last time on rank %u (%s): %s",
+                    "%s task %u%s failed %u time%s, the last time on rank %u (%s): %s",
                     fail->phase == TRM_PHASE_REDUCE ? "reduce" : "map", fail->task, input, failures,
-                    fail->rank, rank->host_name ? rank->host_name : "?",
+                    failures == 1 ? "" : "s", fail->rank, rank->host_name ? rank->host_name : "?",
                     failure->text[0] ? failure->text : trm_status_name((trm_status)fail->status));
 }
 

@@ -65,6 +65,30 @@ counter output_bytes "$(wc -c <"$work/want")"
 sum=$(tr '{},' '\n\n\n' <"$work/out/_SUCCESS" | sed -n 's/^"bytes":\([0-9]*\)$/\1/p' | awk 'NR > 1 { n += $1 } END { print n }')
 [ "$sum" = "$(wc -c <"$work/want")" ] && pass 'the manifest adds up' || fail 'the manifest adds up' "to $sum"
 
+# Less memory than a key has values, and values of many megabytes.
+yes good | head -1000000 >"$work/hot"
+rm -rf "$work/out"
+run_job 'a key with more values than memory' 0 -n 2 --executors 1 --memory 16M -p how=good "$kernels/kernel_bad.so" "$work/hot" -o "$work/out" && {
+    printf 'good\t1000000\n' >"$work/want"
+    equal 'a key with more values than memory' "$work/want"
+}
+mkdir "$work/big"
+for i in 1 2 3 4 5 6; do { printf x; head -c 6000000 /dev/urandom; } >"$work/big/f$i"; done
+rm -rf "$work/out"
+run_job 'large values' 0 -n 2 --executors 1 --memory 64M "$kernels/kernel_whole.so" "$work/big" -o "$work/out" && {
+    parts "$work/out" | head -c 36000006 >"$work/got"
+    whole=1
+    for i in 1 2 3 4 5 6; do # they come in no particular order
+        one=$(head -c $((6000001 * i)) "$work/got" | tail -c 6000001 | cksum)
+        for j in 1 2 3 4 5 6; do cksum <"$work/big/f$j"; done | grep -qx "$one" || whole=0
+    done
+    [ "$(parts "$work/out" | tail -c 3)" = x6 ] && [ $whole = 1 ] && nothing_left 'large values' && pass 'large values' ||
+        fail 'large values' 'they are not what they were'
+}
+refused 'a value that memory does not hold' 1 'big/f[1-6].*--memory' -n 2 --executors 1 --memory 32M --max-attempts 1 \
+    "$kernels/kernel_whole.so" "$work/big"
+refused 'a file over the limit' 1 'big/f[1-6].*--record-max' -n 2 --record-max 5M --max-attempts 1 "$kernels/kernel_whole.so" "$work/big"
+
 # Files that change between the plan and the map: kernel_gate waits in every task but the first.
 gate=$work/gate
 began() { # ARGUMENT…: a job that waits at the gate
@@ -109,7 +133,9 @@ if began --gzip && kill -TERM $job && ended 4; then
     run_job "$name" 3 -n 2 --executors 1 --split-size 12 -p gate="$gate" -p after=1 "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" &&
         { grep -q 'error: .*--gzip' "$work/err" || fail "$name" 'without --gzip it is not refused by name'; }
     run_job "$name" 0 -n 2 --executors 1 --split-size 12 -p gate="$gate" -p after=1 --gzip "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" && {
-        [ "$(zcat "$work"/out/part-*.gz | sort | tr '\t\n' '= ')" = 'a=40 b=40 c=40 ' ] && nothing_left "$name" && pass "$name" || fail "$name" 'another result'
+        [ "$(zcat "$work"/out/part-*.gz | sort | tr '\t\n' '= ')" = 'a=40 b=40 c=40 ' ] &&
+            [ "$(grep -c '"event":"task","phase":"map"' "$work/out/.trireme/events.jsonl")" = 20 ] && # none twice
+            nothing_left "$name" && pass "$name" || fail "$name" 'another result'
     }
 fi
 
