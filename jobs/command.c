@@ -22,7 +22,7 @@ trm_status trm_command_open(const void *bytes, size_t len, trm_command_type *typ
         return TRM_EVERSION;
     uint8_t kind = trm_get_u8(&in);
     uint32_t number = (uint32_t)trm_get_varint_max(&in, UINT32_MAX);
-    if (!trm_reader_ok(&in) || kind < TRM_COMMAND_SUBMIT || kind > TRM_COMMAND_FINISH)
+    if (!trm_reader_ok(&in) || kind < TRM_COMMAND_SUBMIT || kind > TRM_COMMAND_MASTER)
         return TRM_ECORRUPT;
     *type = (trm_command_type)kind;
     *job = number;
@@ -106,6 +106,18 @@ void trm_epoch_decode(trm_epoch *self, trm_reader *in)
     self->epoch = get_epoch(in);
     self->ranks = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX);
     self->wall_ms = trm_get_varint(in);
+}
+
+void trm_mastership_encode(const trm_mastership *self, trm_writer *out)
+{
+    trm_put_varint(out, self->epoch);
+    trm_put_varint(out, self->term);
+}
+
+void trm_mastership_decode(trm_mastership *self, trm_reader *in)
+{
+    self->epoch = get_epoch(in);
+    self->term = trm_get_varint(in);
 }
 
 void trm_member_encode(const trm_member *self, trm_writer *out)

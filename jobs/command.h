@@ -5,6 +5,7 @@
  *
  *   SUBMIT     a job enters: what it is (trm_identity)
  *   EPOCH      a launch begins: it owns the table; counted attempts begin at 0 again
+ *   MASTER     a master begins: the first of the launch, or after one that is lost
  *   MEMBER     a rank of this epoch: its host and the store of its runs
  *   CUTS       the cut points of a range partitioned job are saved, with this checksum
  *   COMMIT     these attempts are the ones that count, with their output and counters
@@ -14,8 +15,8 @@
  *   PUBLISHED  these parts are in place
  *   FINISH     the job is over
  *
- * `job` is the number that SUBMIT gave (0 for the first); EPOCH and MEMBER are of the
- * whole table and carry 0. Lists hold at most TRM_COMMAND_ITEMS_MAX items; an item's
+ * `job` is the number that SUBMIT gave (0 for the first); EPOCH, MASTER and
+ * MEMBER are of the whole table and carry 0. Lists hold at most TRM_COMMAND_ITEMS_MAX items; an item's
  * task is stored as the (zigzag) distance from the item before it, so that runs of small
  * tasks cost about six bytes each in the log.
  */
@@ -26,7 +27,7 @@
 #include "jobs/traits.h"
 #include "jobs/wire.h"
 
-#define TRM_COMMAND_VERSION 1u
+#define TRM_COMMAND_VERSION 2u
 #define TRM_COMMAND_ITEMS_MAX 65536u
 #define TRM_IDENTITY_PATH_BYTES 4096u
 
@@ -40,7 +41,8 @@ typedef enum trm_command_type {
     TRM_COMMAND_LOST,
     TRM_COMMAND_ADOPT,
     TRM_COMMAND_PUBLISHED,
-    TRM_COMMAND_FINISH
+    TRM_COMMAND_FINISH,
+    TRM_COMMAND_MASTER
 } trm_command_type;
 
 /* What makes two launches launches of the same job. */
@@ -65,6 +67,13 @@ typedef struct trm_epoch {
     uint32_t ranks;
     uint64_t wall_ms;
 } trm_epoch;
+
+/* What a master proposes before anything else of its own: once it is applied the table holds all
+ * that masters before it have committed, and tells it which one of the launch it is. */
+typedef struct trm_mastership {
+    uint64_t epoch;
+    uint64_t term; /* of the replicated log; grows from one master to the next */
+} trm_mastership;
 
 typedef struct trm_member {
     uint64_t epoch;
@@ -127,6 +136,8 @@ void trm_identity_encode(const trm_identity *self, trm_writer *out); /* SUBMIT *
 void trm_identity_decode(trm_identity *self, trm_reader *in);
 void trm_epoch_encode(const trm_epoch *self, trm_writer *out); /* EPOCH */
 void trm_epoch_decode(trm_epoch *self, trm_reader *in);
+void trm_mastership_encode(const trm_mastership *self, trm_writer *out); /* MASTER */
+void trm_mastership_decode(trm_mastership *self, trm_reader *in);
 void trm_member_encode(const trm_member *self, trm_writer *out); /* MEMBER */
 void trm_member_decode(trm_member *self, trm_reader *in);
 void trm_fail_encode(const trm_fail *self, trm_writer *out); /* FAIL */

@@ -7,7 +7,11 @@
 #include "jobs/trireme.h"
 #include "runtime/status.h"
 
-typedef enum trm_compress_mode { TRM_COMPRESS_AUTO = 0, TRM_COMPRESS_NONE, TRM_COMPRESS_ZLIB } trm_compress_mode;
+typedef enum trm_compress_mode {
+    TRM_COMPRESS_AUTO = 0,
+    TRM_COMPRESS_NONE,
+    TRM_COMPRESS_ZLIB
+} trm_compress_mode;
 typedef enum trm_bind_mode { TRM_BIND_CORE = 0, TRM_BIND_NUMA, TRM_BIND_NONE } trm_bind_mode;
 
 #define TRM_ATTEMPTS_DEFAULT 4u
@@ -38,14 +42,14 @@ typedef struct trm_spec {
 
     char **inputs; /* patterns, files, directories, as given */
     unsigned inputs_count;
-    char *output_dir; /* absolute */
-    char *state_dir;  /* absolute; output_dir/.trireme unless --state */
+    char *output_dir;  /* absolute */
+    char *state_dir;   /* absolute; output_dir/.trireme unless --state */
     char *scratch_dir; /* absolute; where private directories are made */
     bool overwrite;
     bool gzip_output;
 
-    uint32_t partitions; /* 0: as many as executors in all, times a small factor */
-    uint64_t tasks;      /* TRM_INPUT_NONE: --tasks, at least 1 */
+    uint32_t partitions;  /* 0: as many as executors in all, times a small factor */
+    uint64_t tasks;       /* TRM_INPUT_NONE: --tasks, at least 1 */
     uint64_t split_bytes; /* 0: chosen by trm_plan_build */
     uint64_t line_bytes_max;
     uint64_t record_bytes_max;

@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(TRM_RANKS_MAX - 1 <= UINT16_MAX, "a task keeps a rank in 16 bits");
+_Static_assert(sizeof(trm_table_task) == 16, "a million tasks are 16 MB");
+
 void trm_table_init(trm_table *self)
 {
     *self = (trm_table){0};
@@ -40,12 +43,14 @@ trm_phase trm_table_output_phase(const trm_table_job *job)
     return job->identity.partitions ? TRM_PHASE_REDUCE : TRM_PHASE_MAP;
 }
 
-const trm_member *trm_table_member(const trm_table *self, uint64_t epoch, uint32_t rank)
+/* Blocks of numbers: those that earlier masters may have used of the task end at or below the first
+ * whole block after the fence, and one more for each master of the epoch. */
+uint32_t trm_table_first_attempt(const trm_table *self, uint32_t fence)
 {
-    for (uint32_t i = 0; i < self->members_count; i++)
-        if (self->members[i].epoch == epoch && self->members[i].rank == rank)
-            return &self->members[i];
-    return NULL;
+    uint64_t blocks = ((uint64_t)fence + TRM_MASTER_ATTEMPTS - 1) / TRM_MASTER_ATTEMPTS;
+    uint64_t earlier = self->epoch_masters ? self->epoch_masters - 1 : 0;
+    uint64_t first = (blocks + earlier) * TRM_MASTER_ATTEMPTS;
+    return first < UINT32_MAX ? (uint32_t)first : UINT32_MAX;
 }
 
 static trm_status no_memory(trm_err *err)
@@ -137,6 +142,14 @@ static uint32_t member_position(const trm_table *self, uint64_t epoch, uint32_t 
     return low;
 }
 
+const trm_member *trm_table_member(const trm_table *self, uint64_t epoch, uint32_t rank)
+{
+    uint32_t at = member_position(self, epoch, rank);
+    bool there =
+        at < self->members_count && self->members[at].epoch == epoch && self->members[at].rank == rank;
+    return there ? &self->members[at] : NULL;
+}
+
 /* Forgets the members of earlier launches that hold no committed map output. */
 static trm_status members_prune(trm_table *self, trm_err *err)
 {
@@ -185,6 +198,8 @@ static trm_status apply_epoch(trm_table *self, trm_reader *body, trm_err *err)
     self->epoch = epoch.epoch;
     self->epoch_ranks = epoch.ranks;
     self->epoch_ms = epoch.wall_ms;
+    self->epoch_masters = 0;
+    self->master_term = 0;
     for (uint32_t j = 0; j < self->jobs_count; j++) {
         trm_table_job *job = self->jobs[j];
         if (job->state == TRM_JOB_DONE)
@@ -205,6 +220,24 @@ static trm_status apply_epoch(trm_table *self, trm_reader *body, trm_err *err)
             }
         }
     }
+    return TRM_OK;
+}
+
+/* Told twice it is one master: its term is its own. */
+static trm_status apply_master(trm_table *self, trm_reader *body, trm_err *err)
+{
+    trm_mastership master;
+    trm_mastership_decode(&master, body);
+    if (!trm_reader_done(body))
+        return malformed(err, "MASTER");
+    bool older = self->epoch_masters && master.term <= self->master_term;
+    if (master.epoch != self->epoch || older || self->epoch_masters == UINT32_MAX) {
+        self->refused++;
+        return TRM_OK;
+    }
+    self->failovers += self->epoch_masters > 0;
+    self->epoch_masters++;
+    self->master_term = master.term;
     return TRM_OK;
 }
 
@@ -269,7 +302,7 @@ static bool commit_apply(trm_table *self, trm_table_job *job, const trm_commit *
         return false;
     task->state = TRM_TASK_COMMITTED;
     task->attempt = commit->attempt;
-    task->rank = commit->rank;
+    task->rank = (uint16_t)commit->rank;
     task->epoch = (uint32_t)self->epoch;
     task->empty = commit->output_bytes == 0;
     if (phase->part)
@@ -313,8 +346,8 @@ static trm_status apply_fail(trm_table *self, uint32_t number, trm_table_job *jo
     trm_table_task *task = job_task(job, fail.phase, fail.task);
     bool accepted = task && !job_is_closed(self, job, fail.epoch) && task->state == TRM_TASK_PENDING &&
                     fail.attempt >= task->attempt;
-    uint8_t high = fail.attempt < UINT8_MAX ? (uint8_t)(fail.attempt + 1) : UINT8_MAX;
-    if (accepted && high != UINT8_MAX && high <= task->failed_high)
+    uint32_t high = fail.attempt < UINT32_MAX ? fail.attempt + 1 : UINT32_MAX;
+    if (accepted && high <= task->failed_high)
         accepted = false; /* told twice */
     if (accepted) {
         task->failed_high = high;
@@ -387,7 +420,7 @@ static trm_status apply_adopt(trm_table *self, uint32_t number, trm_table_job *j
         if (accepted) {
             phase->live += task->epoch != self->epoch;
             task->epoch = (uint32_t)self->epoch;
-            task->rank = rank;
+            task->rank = (uint16_t)rank;
         }
         self->refused += !accepted;
         if (watch && watch->adopted)
@@ -487,6 +520,9 @@ trm_status trm_table_apply(trm_table *self, const void *command, size_t len, con
         break;
     case TRM_COMMAND_EPOCH:
         status = apply_epoch(self, &body, err);
+        break;
+    case TRM_COMMAND_MASTER:
+        status = apply_master(self, &body, err);
         break;
     case TRM_COMMAND_MEMBER:
         status = apply_member(self, &body, err);

@@ -19,7 +19,8 @@
 
 #include "jobs/command.h"
 
-#define TRM_TABLE_VERSION 1u
+#define TRM_TABLE_VERSION 2u
+#define TRM_MASTER_ATTEMPTS 1024u /* of a task, that one master may give out: see trm_table_first_attempt */
 #define TRM_TABLE_JOBS_MAX 4096u
 #define TRM_TABLE_MEMBERS_MAX (4u * TRM_RANKS_MAX)
 
@@ -30,14 +31,14 @@ typedef enum trm_table_task_state {
 } trm_table_task_state;
 
 typedef struct trm_table_task {
-    uint32_t attempt;    /* PENDING: attempts below it are fenced; else the committed one */
-    uint32_t rank;       /* where it was committed, or adopted */
-    uint32_t epoch;      /* … and when */
-    uint8_t state;       /* trm_table_task_state */
-    uint8_t failures;    /* counted attempts of this epoch, saturating */
-    uint8_t empty : 1;   /* nothing was written */
-    uint8_t counted : 1; /* its counters are in the job's: an output that is lost and made again adds none */
-    uint8_t failed_high; /* 1 + the highest attempt whose failure was counted, saturating */
+    uint32_t attempt;     /* PENDING: attempts below it are fenced; else the committed one */
+    uint32_t epoch;       /* when it was committed, or adopted … */
+    uint32_t failed_high; /* 1 + the highest attempt whose failure was counted, saturating */
+    uint16_t rank;        /* … and where */
+    uint8_t failures;     /* counted attempts of this epoch, saturating */
+    uint8_t state : 2;    /* trm_table_task_state */
+    uint8_t empty : 1;    /* nothing was written */
+    uint8_t counted : 1;  /* its counters are in the job's: an output that is lost and made again adds none */
 } trm_table_task;
 
 typedef struct trm_table_part {
@@ -73,6 +74,9 @@ typedef struct trm_table {
     uint64_t epoch; /* 0: no launch yet */
     uint32_t epoch_ranks;
     uint64_t epoch_ms;
+    uint32_t epoch_masters;    /* that this launch has had */
+    uint64_t master_term;      /* of the last one of them; 0: none yet */
+    uint64_t failovers;        /* masters that came after another of their launch, all launches */
     uint64_t applied, refused; /* commands and items; for the record */
     trm_table_job **jobs;
     uint32_t jobs_count;
@@ -102,6 +106,11 @@ trm_status trm_table_apply(trm_table *self, const void *command, size_t len, con
 
 /* The phase whose tasks leave parts: REDUCE, or MAP of a map-only job. */
 trm_phase trm_table_output_phase(const trm_table_job *job);
+/* The number of the first attempt that the newest master gives out of a task whose attempts below
+ * `fence` are fenced (an epoch's first master, and nothing fenced: 0). It has TRM_MASTER_ATTEMPTS
+ * of them, and no other master of the epoch gives out any of these: what the fence rises to within
+ * a master's time is either below what it was given, or not below a block that it has taken. */
+uint32_t trm_table_first_attempt(const trm_table *self, uint32_t fence);
 /* The member of (epoch, rank), or NULL. */
 const trm_member *trm_table_member(const trm_table *self, uint64_t epoch, uint32_t rank);
 

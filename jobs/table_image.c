@@ -1,7 +1,7 @@
 /* The image of the job table, for snapshots.
  *
  *   u32 magic "TRMT" · u32 version · launch · members · jobs · u32 CRC-32C of all before it
- *   launch:  varint epoch, ranks, wall_ms, applied, refused
+ *   launch:  varint epoch, ranks, wall_ms, masters, term of the last, failovers, applied, refused
  *   members: varint count, then each as in a MEMBER command
  *   job:     identity · varint state, exit code, submitted epoch, finished ms · u32 cuts ·
  *            u8 text is there · [string] · counters · MAP phase · REDUCE phase
@@ -21,7 +21,7 @@ enum {
     TASK_STATE = 3, /* bits 0 and 1 */
     TASK_EMPTY = 4,
     TASK_ATTEMPT = 8, /* varint attempt is not 0 */
-    TASK_FAILED = 16, /* u8 failures · u8 failed_high */
+    TASK_FAILED = 16, /* u8 failures · varint failed_high */
     TASK_WHERE = 32,  /* varint rank · varint epoch */
     TASK_PART = 64,   /* varint bytes · varint records · u32 crc */
     TASK_COUNTED = 128
@@ -39,7 +39,7 @@ static void task_encode(const trm_table_task *task, const trm_table_part *part, 
         trm_put_varint(out, task->attempt);
     if (flags & TASK_FAILED) {
         trm_put_u8(out, task->failures);
-        trm_put_u8(out, task->failed_high);
+        trm_put_varint(out, task->failed_high);
     }
     if (flags & TASK_WHERE) {
         trm_put_varint(out, task->rank);
@@ -62,10 +62,10 @@ static void task_decode(trm_table_task *task, trm_table_part *part, trm_reader *
         task->attempt = (uint32_t)trm_get_varint_max(in, UINT32_MAX);
     if (flags & TASK_FAILED) {
         task->failures = trm_get_u8(in);
-        task->failed_high = trm_get_u8(in);
+        task->failed_high = (uint32_t)trm_get_varint_max(in, UINT32_MAX);
     }
     if (flags & TASK_WHERE) {
-        task->rank = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX - 1);
+        task->rank = (uint16_t)trm_get_varint_max(in, TRM_RANKS_MAX - 1);
         task->epoch = (uint32_t)trm_get_varint_max(in, UINT32_MAX);
     }
     if (flags & TASK_PART && part) {
@@ -163,6 +163,9 @@ void trm_table_encode(const trm_table *self, trm_writer *out)
     trm_put_varint(out, self->epoch);
     trm_put_varint(out, self->epoch_ranks);
     trm_put_varint(out, self->epoch_ms);
+    trm_put_varint(out, self->epoch_masters);
+    trm_put_varint(out, self->master_term);
+    trm_put_varint(out, self->failovers);
     trm_put_varint(out, self->applied);
     trm_put_varint(out, self->refused);
     trm_put_varint(out, self->members_count);
@@ -246,6 +249,9 @@ trm_status trm_table_decode(trm_table *self, const void *bytes, size_t len, trm_
     found.epoch = trm_get_varint_max(&in, UINT32_MAX);
     found.epoch_ranks = (uint32_t)trm_get_varint_max(&in, TRM_RANKS_MAX);
     found.epoch_ms = trm_get_varint(&in);
+    found.epoch_masters = (uint32_t)trm_get_varint_max(&in, UINT32_MAX);
+    found.master_term = trm_get_varint(&in);
+    found.failovers = trm_get_varint(&in);
     found.applied = trm_get_varint(&in);
     found.refused = trm_get_varint(&in);
     trm_status status = trm_reader_ok(&in) ? members_decode(&found, &in) : TRM_ECORRUPT;

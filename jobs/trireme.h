@@ -72,12 +72,12 @@ typedef enum trm_input {
 } trm_input;
 
 typedef struct trm_record {
-    const char *data;  /* `len` bytes; not terminated */
+    const char *data; /* `len` bytes; not terminated */
     size_t len;
-    uint64_t offset;   /* where it begins in the (uncompressed) file, in bytes */
-    const char *path;  /* the file, terminated; "" without input */
-    uint64_t index;    /* number of the task, from 0 */
-    uint64_t tasks;    /* how many tasks the phase has */
+    uint64_t offset;  /* where it begins in the (uncompressed) file, in bytes */
+    const char *path; /* the file, terminated; "" without input */
+    uint64_t index;   /* number of the task, from 0 */
+    uint64_t tasks;   /* how many tasks the phase has */
 } trm_record;
 
 /* ---- Folding: the fast way to reduce ------------------------------------
@@ -120,9 +120,9 @@ extern TRM_API const trm_fold trm_fold_first_8;
 /* ---- Output ------------------------------------------------------------ */
 
 typedef enum trm_output {
-    TRM_OUTPUT_TEXT = 0, /* key TAB value NEWLINE */
+    TRM_OUTPUT_TEXT = 0,  /* key TAB value NEWLINE */
     TRM_OUTPUT_PAIRS = 1, /* binary: u32 key length, u32 value length (little-endian), key, value */
-    TRM_OUTPUT_RAW = 2   /* the key's bytes, then the value's bytes, nothing else */
+    TRM_OUTPUT_RAW = 2    /* the key's bytes, then the value's bytes, nothing else */
 } trm_output;
 
 /* How text output writes a key or value. */
@@ -137,10 +137,10 @@ typedef enum trm_type {
 
 typedef enum trm_param_type {
     TRM_PARAM_STRING = 0,
-    TRM_PARAM_INT = 1,    /* 64-bit signed */
-    TRM_PARAM_SIZE = 2,   /* unsigned, with K, M, G, T (powers of 1024) */
+    TRM_PARAM_INT = 1,  /* 64-bit signed */
+    TRM_PARAM_SIZE = 2, /* unsigned, with K, M, G, T (powers of 1024) */
     TRM_PARAM_DOUBLE = 3,
-    TRM_PARAM_BOOL = 4    /* true|false|yes|no|1|0; the name alone is true */
+    TRM_PARAM_BOOL = 4 /* true|false|yes|no|1|0; the name alone is true */
 } trm_param_type;
 
 typedef struct trm_param {
@@ -163,8 +163,8 @@ typedef struct trm_job {
     size_t struct_bytes;
 
     const char *name;
-    const char *help;       /* a line for --help; may be NULL */
-    const trm_param *params; /* may be NULL */
+    const char *help;            /* a line for --help; may be NULL */
+    const trm_param *params;     /* may be NULL */
     const char *const *counters; /* names, NULL-terminated; may be NULL */
 
     /* Input */

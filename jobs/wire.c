@@ -176,6 +176,16 @@ void trm_order_decode(trm_order *self, trm_reader *in)
     self->attempt = get_u32_varint(in);
 }
 
+void trm_claim_encode(const trm_claim *self, trm_writer *out)
+{
+    trm_put_varint(out, self->last);
+}
+
+void trm_claim_decode(trm_claim *self, trm_reader *in)
+{
+    self->last = get_bool(in);
+}
+
 void trm_report_encode(const trm_report *self, trm_writer *out)
 {
     assert(self->text_len <= TRM_TEXT_BYTES_MAX && self->sample_len <= TRM_SAMPLE_BYTES_MAX);

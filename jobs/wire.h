@@ -4,8 +4,10 @@
  *       │ ── HELLO ─────────────────▶ │   who I am, what my executors found the job to be
  *       │ ◀───────────────── BEGIN ── │   from rank 0: the launch has this epoch and these voters
  *       │ ◀───────────────── SETUP ── │   the plan is in the state directory (checksum)
+ *       │ ── CLAIM ─────────────────▶ │   these attempts I have been ordered and hold still
  *       │ ◀───────────────── ORDER ── │   run these attempts
  *       │ ── REPORT ────────────────▶ │   these attempts ended so (batched)
+ *       │ ◀──────────────── SETTLED ─ │   … and that is decided: forget their reports
  *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
  *       │ ── LOST ──────────────────▶ │   a committed map output cannot be read any more
  *       │ ── PULSE ─────────────────▶ │   alive, and how far (every TRM_PULSE_MS)
@@ -15,6 +17,12 @@
  *       │ ◀─────────────── ADOPT ──── │   take over the runs of these stores on your host
  *       │ ── HELD ──────────────────▶ │   these I have now
  *     worker ── FETCH ─▶ worker ── BLOCK ─▶ worker    a range of a run, with credit
+ *
+ * A master may die, and another rank take its place in the same launch, with a higher term. What
+ * was ordered goes on: the worker says HELLO to the new one, is answered with SETUP, and says in
+ * CLAIM what it holds, then again every report that is not SETTLED. An attempt is held from its
+ * ORDER until it is settled: so neither an order nor a report is lost with a master. A master
+ * gives a rank no orders between a SETUP and the last of its CLAIM.
  *
  * Frame (little-endian): u32 magic "TRMW" · u16 version · u8 type · u8 0 · u64 epoch ·
  * u64 term · u32 CRC-32C of everything but itself · body. A frame that does not decode
@@ -31,7 +39,7 @@
 #include "runtime/status.h"
 
 #define TRM_WIRE_MAGIC 0x574d5254u /* "TRMW" */
-#define TRM_WIRE_VERSION 1u
+#define TRM_WIRE_VERSION 2u
 #define TRM_WIRE_HEADER_BYTES 28u
 #define TRM_PULSE_MS 200u
 #define TRM_MASTER_PULSE_MS 1000u
@@ -40,6 +48,7 @@
 #define TRM_TEXT_BYTES_MAX 4096u             /* an error with the kernel's last words */
 #define TRM_BINDINGS_BYTES_MAX 16384u        /* the printed map of a rank's executors */
 #define TRM_FETCH_BLOCK_BYTES (256u * 1024u) /* the payload of a BLOCK */
+#define TRM_CLAIM_FRAME_MAX 4096u            /* attempts in one CLAIM, or SETTLED */
 #define TRM_SAMPLE_BYTES_MAX (64u * 1024u)   /* the sampled keys of a task */
 
 typedef enum trm_wire_type {
@@ -56,9 +65,11 @@ typedef enum trm_wire_type {
     TRM_WIRE_BLOCK,
     TRM_WIRE_ADOPT,
     TRM_WIRE_HELD,
-    TRM_WIRE_BEGIN
+    TRM_WIRE_BEGIN,
+    TRM_WIRE_CLAIM,
+    TRM_WIRE_SETTLED
 } trm_wire_type;
-#define TRM_WIRE_TYPE_MAX TRM_WIRE_BEGIN
+#define TRM_WIRE_TYPE_MAX TRM_WIRE_SETTLED
 
 typedef enum trm_phase {
     TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */
@@ -121,6 +132,12 @@ typedef struct trm_order {
     uint32_t task;
     uint32_t attempt; /* from 0, unique a task in an epoch */
 } trm_order;
+
+/* Heads a CLAIM; the attempts, as in ORDER, follow it. The list may take several frames; the last
+ * one says so, also when it is empty. SETTLED is such a list without a head. */
+typedef struct trm_claim {
+    bool last;
+} trm_claim;
 
 /* What an attempt left behind: a run (map), a part (reduce, map-only), keys (sample). */
 typedef struct trm_report {
@@ -216,8 +233,10 @@ void trm_begin_decode(trm_begin *self, trm_reader *in);
 void trm_setup_encode(const trm_setup *self, trm_writer *out);
 trm_status trm_setup_decode(trm_setup *self, trm_reader *in); /* TRM_ENOMEM, TRM_ECORRUPT */
 void trm_setup_close(trm_setup *self);
-void trm_order_encode(const trm_order *self, trm_writer *out);
+void trm_order_encode(const trm_order *self, trm_writer *out); /* ORDER, CLAIM, SETTLED */
 void trm_order_decode(trm_order *self, trm_reader *in);
+void trm_claim_encode(const trm_claim *self, trm_writer *out);
+void trm_claim_decode(trm_claim *self, trm_reader *in);
 void trm_report_encode(const trm_report *self, trm_writer *out);
 void trm_report_decode(trm_report *self, trm_reader *in);
 void trm_output_at_encode(const trm_output_at *self, trm_writer *out); /* OUTPUTS, LOST */

@@ -1,6 +1,6 @@
 /* The master's life. See master.h and, for what lies where, master_self.h.
  *
- *     create: the log is read ─▶ EPOCH ─▶ [SUBMIT] ─▶ the job runs ─▶ FINISH ─▶ END ─▶ BYE
+ *     create: the log is read ─▶ [EPOCH] ─▶ MASTER ─▶ [SUBMIT] ─▶ the job runs ─▶ FINISH ─▶ END ─▶ BYE
  *       STAGE_BEGIN ──────────────────────▶ STAGE_RUN ─▶ STAGE_FLUSH ─▶ STAGE_END ─▶ STAGE_ENDED
  */
 #include "scheduler/master_self.h"
@@ -15,12 +15,12 @@
 
 static trm_status check_log(const trm_master *self, trm_err *err)
 {
-    if (self->epoch < self->table.epoch)
+    if (self->epoch < self->table->epoch)
         return trm_err_set(err, TRM_EFENCED, "launch %llu is over: launch %llu owns the job",
-                           (unsigned long long)self->epoch, (unsigned long long)self->table.epoch);
-    if (self->table.jobs_count == 0)
+                           (unsigned long long)self->epoch, (unsigned long long)self->table->epoch);
+    if (self->table->jobs_count == 0)
         return TRM_OK;
-    const trm_table_job *job = self->table.jobs[0];
+    const trm_table_job *job = self->table->jobs[0];
     const trm_identity *saved = &job->identity, *now = &self->config.submission->identity;
     if (!trm_identity_same_job(saved, now, err)) {
         trm_err_wrap(err, "the log is of another job");
@@ -39,18 +39,6 @@ static trm_status check_log(const trm_master *self, trm_err *err)
     return status;
 }
 
-/* What is in the log already. A log of several voters gives it in pieces; EPOCH comes after all
- * of it. */
-static trm_status read_log(trm_master *self, trm_err *err)
-{
-    while (!self->failed && master_log_apply(self))
-        continue;
-    if (!self->failed)
-        return TRM_OK;
-    *err = self->fatal;
-    return self->fatal_status;
-}
-
 static trm_status make_ranks(trm_master *self, trm_err *err)
 {
     self->ranks = calloc(self->config.ranks, sizeof *self->ranks);
@@ -67,12 +55,21 @@ static trm_status make_ranks(trm_master *self, trm_err *err)
     return TRM_OK;
 }
 
+/* A log of several voters may have more to give than has been read: what was proposed before this
+ * rank led. EPOCH and MASTER come after all of it, and so the job begins with all of it. */
 static void propose_epoch(trm_master *self)
 {
-    if (self->epoch == self->table.epoch)
+    if (self->epoch == self->table->epoch)
         return; /* another rank of this launch has led before */
     trm_epoch epoch = {.epoch = self->epoch, .ranks = self->config.ranks, .wall_ms = self->wall_ms};
     trm_epoch_encode(&epoch, master_command_begin(self, TRM_COMMAND_EPOCH));
+    master_command_enqueue(self);
+}
+
+static void propose_master(trm_master *self)
+{
+    trm_mastership master = {.epoch = self->epoch, .term = self->term};
+    trm_mastership_encode(&master, master_command_begin(self, TRM_COMMAND_MASTER));
     master_command_enqueue(self);
 }
 
@@ -85,27 +82,30 @@ trm_status trm_master_create(trm_master **out, const trm_master_config *config, 
     self->config = *config;
     self->spec = config->spec;
     self->fs = config->fs;
-    self->log = config->log;
+    self->replica = config->replica;
+    self->log = self->replica->log;
+    self->table = &self->replica->table;
     self->wall_ms = config->wall_ms;
     self->commands_last = &self->commands;
-    trm_table_init(&self->table);
     trm_journal_init(&self->journal, self->fs, self->spec->state_dir);
     trm_status status = make_ranks(self, err);
     if (status == TRM_OK)
-        status = read_log(self, err);
+        status = trm_replica_catch_up(self->replica, err);
     if (status == TRM_OK) {
         trm_replog_state log;
         trm_replog_state_get(self->log, &log);
         self->term = log.term;
         self->own_rank = log.leader_rank;
-        self->epoch = config->epoch ? config->epoch : self->table.epoch + 1;
+        self->epoch = config->epoch ? config->epoch : self->table->epoch + 1;
         status = check_log(self, err);
     }
     if (status != TRM_OK) {
         trm_master_destroy(self);
         return status;
     }
+    master_log_begin(self);
     propose_epoch(self);
+    propose_master(self);
     *out = self;
     return TRM_OK;
 }
@@ -114,6 +114,7 @@ void trm_master_destroy(trm_master *self)
 {
     if (!self)
         return;
+    master_log_end(self);
     while (self->commands) {
         master_command *next = self->commands->next;
         free(self->commands);
@@ -126,6 +127,7 @@ void trm_master_destroy(trm_master *self)
         free(self->ranks[i].text);
         free(self->ranks[i].host_name);
         free(self->ranks[i].run_store);
+        free(self->ranks[i].settled);
     }
     free(self->ranks);
     free(self->picked);
@@ -136,7 +138,6 @@ void trm_master_destroy(trm_master *self)
     trm_writer_close(&self->scratch);
     trm_writer_close(&self->samples);
     trm_writer_close(&self->frame);
-    trm_table_close(&self->table);
     free(self);
 }
 
@@ -144,9 +145,11 @@ void trm_master_destroy(trm_master *self)
 
 static trm_status start_job(trm_master *self, trm_err *err)
 {
-    self->job = self->table.jobs[0];
-    if (self->job->state == TRM_JOB_DONE)
+    self->job = self->table->jobs[0];
+    if (self->job->state != TRM_JOB_RUNNING)
         return TRM_OK;
+    if (!master_ranks_begin(self))
+        return trm_err_set(err, TRM_ENOMEM, "no memory for a master of %u ranks", self->config.ranks);
     trm_status status = master_sample_begin(self, err);
     if (status == TRM_OK)
         status = master_tasks_init(self, err);
@@ -159,14 +162,21 @@ static trm_status start_job(trm_master *self, trm_err *err)
     return status;
 }
 
+/* Ranks that were gone before the job began. */
+static void tell_outputs_of_lost(trm_master *self)
+{
+    for (uint32_t i = 0; i < self->config.ranks; i++)
+        if (self->ranks[i].state == RANK_LOST)
+            master_outputs_of_lost_rank(self, i);
+}
+
 static bool begin_step(trm_master *self)
 {
-    if (self->table.epoch != self->epoch) {
-        if (self->table.epoch > self->epoch)
-            master_give_up(self, TRM_EFENCED, "a later launch owns the job");
-        return false;
-    }
-    if (self->table.jobs_count == 0) {
+    if (self->table->epoch > self->epoch)
+        master_give_up(self, TRM_EFENCED, "a later launch owns the job");
+    if (self->table->epoch != self->epoch || self->table->master_term != self->term)
+        return false; /* the log has not said yet that this is the master */
+    if (self->table->jobs_count == 0) {
         if (!self->submitted) {
             trm_identity_encode(&self->config.submission->identity,
                                 master_command_begin(self, TRM_COMMAND_SUBMIT));
@@ -176,19 +186,27 @@ static bool begin_step(trm_master *self)
         return false;
     }
     trm_err err = {""};
-    trm_status status = start_job(self, &err);
+    self->follows = self->table->epoch_masters > 1;
+    trm_status status = check_log(self, &err);
+    if (status == TRM_OK)
+        status = start_job(self, &err);
     if (status != TRM_OK) {
         master_give_up(self, status, err.text);
         return true;
     }
     self->stage = STAGE_RUN;
+    self->run_ns = self->now_ns;
+    master_log_watch(self);
     master_note_launch(self);
     for (uint32_t i = 0; i < self->config.ranks; i++)
         if (self->ranks[i].state == RANK_READY)
             master_note_rank(self, i, "rank_ready", NULL);
     self->all_hungry = true;
-    if (self->job->state == TRM_JOB_DONE)
-        master_job_finish(self, TRM_JOB_DONE, 0, "");
+    if (self->job->state == TRM_JOB_RUNNING)
+        tell_outputs_of_lost(self);
+    else /* an earlier launch has done it, or the master before has ended it */
+        master_job_finish(self, (trm_job_state)self->job->state, self->job->exit_code,
+                          self->job->text ? self->job->text : "");
     return true;
 }
 
@@ -207,7 +225,7 @@ static void hear(trm_master *self, uint32_t from)
 {
     master_rank *rank = &self->ranks[from];
     rank->heard_ns = self->now_ns;
-    if (rank->state == RANK_LOST && rank->host_name)
+    if (rank->state == RANK_LOST && rank->greeted && !rank->dead)
         master_rank_back(self, from);
 }
 
@@ -216,7 +234,9 @@ void trm_master_receive(trm_master *self, uint32_t from, const trm_wire_header *
 {
     self->now_ns = now_ns > self->now_ns ? now_ns : self->now_ns;
     bool early = header->type == TRM_WIRE_PULSE && header->epoch == 0; /* before SETUP */
-    if (from >= self->config.ranks || self->stage == STAGE_ENDED || (!early && !is_of_here(self, header))) {
+    if (from >= self->config.ranks || self->deposed || self->stage == STAGE_ENDED ||
+        (!early && !is_of_here(self, header)) ||
+        (self->ranks[from].dead && header->type != TRM_WIRE_REPORT)) {
         self->dropped++;
         return;
     }
@@ -233,6 +253,10 @@ void trm_master_receive(trm_master *self, uint32_t from, const trm_wire_header *
         break;
     case TRM_WIRE_BYE:
         master_bye(self, from);
+        break;
+    case TRM_WIRE_CLAIM:
+        if (runs)
+            master_claim(self, from, body);
         break;
     case TRM_WIRE_REPORT:
         if (runs)
@@ -271,18 +295,19 @@ bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64
         self->begun_ns = self->now_ns;
     forgive_silence(self);
     self->step_ns = self->now_ns;
-    if (self->stage == STAGE_ENDED)
+    if (self->stage == STAGE_ENDED || self->deposed)
         return false;
-    bool any = trm_replog_step(self->log, self->now_ns, wake_ns);
-    any |= !self->failed && master_log_apply(self);
+    bool any = master_log_step(self, wake_ns);
+    if (self->deposed)
+        return true;
     if (self->stage == STAGE_BEGIN)
         any |= begin_step(self);
-    if (self->stage < STAGE_END)
-        any |= master_ranks_step(self, wake_ns);
+    any |= master_ranks_step(self, wake_ns);
     if (self->stage == STAGE_RUN) {
         master_sample_step(self);
         any |= master_outputs_step(self, wake_ns);
         any |= master_tasks_step(self, wake_ns);
+        any |= master_settled_step(self, wake_ns);
     }
     if (self->stage == STAGE_RUN || (self->stage == STAGE_FLUSH && self->interrupted))
         any |= master_publish_step(self, wake_ns);
@@ -292,11 +317,18 @@ bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64
     return any;
 }
 
+bool trm_master_deposed(const trm_master *self, trm_err *why)
+{
+    if (self->deposed)
+        trm_err_set(why, TRM_EFENCED, "%s", self->deposed_why);
+    return self->deposed;
+}
+
 /* ---- What others ask -------------------------------------------------------------------------------- */
 
 const trm_table *trm_master_table(const trm_master *self)
 {
-    return &self->table;
+    return self->table;
 }
 
 uint64_t trm_master_epoch(const trm_master *self)
@@ -333,6 +365,7 @@ void trm_master_progress(const trm_master *self, trm_progress *out)
                           .ranks_alive = self->ready,
                           .epoch = self->epoch,
                           .term = self->term,
+                          .failovers = self->table->failovers,
                           .dropped = self->dropped,
                           .bytes_total = self->config.submission->plan.bytes};
     for (uint32_t i = 0; i < self->config.ranks; i++) {

@@ -2,11 +2,17 @@
  * commands). Runs on the rank that leads the replicated log; part of the control loop:
  * one thread, no I/O but through what it is given.
  *
- *   HELLO, REPORT, PULSE … → soft state ┐
+ *   HELLO, CLAIM, REPORT … → soft state ┐
  *                                        ├→ pick → ORDER
  *   committed commands → job table ──────┘
  *   REPORT(prepared) → COMMIT command → log → applied → publish (rename) → …
  *   all parts in place → manifest → FINISH command → log → END
+ *
+ * A master may be the second of its launch, or the tenth: another rank led before, and died or was
+ * cut off. All that was decided is in the table; what ranks hold of the earlier master's orders
+ * they claim. What they run goes on, what they have done is reported again, and nothing that is
+ * unclaimed is given out before every rank that may still live has claimed, or TAKEOVER_MS have
+ * passed. Numbers of attempts are never given out twice: trm_table_first_attempt.
  *
  * What it can do and for how long is bounded by names in master_self.h.
  */
@@ -17,7 +23,7 @@
 #include "jobs/table.h"
 #include "jobs/wire.h"
 #include "runtime/fs.h"
-#include "runtime/replog.h"
+#include "scheduler/replica.h"
 #include "scheduler/submission.h"
 
 typedef struct trm_master trm_master;
@@ -32,7 +38,8 @@ typedef struct trm_master_config {
     const trm_spec *spec;
     const trm_submission *submission; /* the job; its plan lies in the state directory */
     trm_fs *fs;
-    trm_replog *log; /* open, leading */
+    trm_replica *replica; /* its log leads; the master's until trm_master_destroy, then as it is */
+    bool may_be_followed; /* the log has other voters: when it fails here, one of them leads */
     trm_outbox outbox;
     uint32_t ranks;
     uint64_t epoch; /* of this launch; 0: one more than the last that is in the log */
@@ -54,21 +61,30 @@ typedef struct trm_progress {
     uint64_t outputs_lost;    /* map outputs that were to be made again, all launches */
     uint32_t ranks, ranks_alive;
     uint64_t epoch, term;
-    uint64_t dropped; /* frames and items that were not obeyed */
+    uint64_t failovers; /* masters that followed another in the same launch, all launches */
+    uint64_t dropped;   /* frames and items that were not obeyed */
 } trm_progress;
 
 /* Borrows what config points to. Reads what is in the log: TRM_EOUTPUT when that is of another
  * job, TRM_ECORRUPT when it or the saved cuts are damaged, TRM_EFENCED when a later launch owns
- * it, TRM_ENOMEM. Nothing has been written when it fails. */
+ * it, TRM_ENOMEM. Nothing has been written when it fails. Ranks that are known to be gone are to
+ * be told to it (trm_master_rank_dead). */
 trm_status trm_master_create(trm_master **out, const trm_master_config *config, trm_err *err);
 void trm_master_destroy(trm_master *self); /* NULL is fine */
-/* A frame for the master (HELLO, REPORT, LOST, HELD, PULSE, BYE), opened already. Those that came
+/* A frame for the master (HELLO, CLAIM, REPORT, LOST, HELD,
+ * PULSE, BYE), opened already. Those that came
  * before the master was made are to be given to it too. Anything wrong is dropped and counted. */
 void trm_master_receive(trm_master *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
                         uint64_t now_ns);
 /* Moves the log and the job on. Returns whether anything was done, so that the loop knows whether
  * it may sleep; *wake_ns is lowered to when it must be called again at the latest. */
 bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns);
+/* Another rank leads, or will: this master does nothing any more and is to be destroyed. `why` is
+ * set then. */
+bool trm_master_deposed(const trm_master *self, trm_err *why);
+/* The process of that rank is gone. As silence, but at once, and it never comes back; reports that
+ * it has sent before may still be given to the master. */
+void trm_master_rank_dead(trm_master *self, uint32_t rank);
 /* Ends the job as interrupted, resumable: everything is flushed, END is sent. */
 void trm_master_interrupt(trm_master *self, const char *why);
 /* The job is over, its record is durable and every live worker has said BYE (or a

@@ -20,8 +20,8 @@ void master_job_finish(trm_master *self, trm_job_state state, uint32_t exit_code
     self->stage = STAGE_FLUSH;
     self->end = (trm_end){.exit_code = exit_code};
     snprintf(self->end.text, sizeof self->end.text, "%s", text);
-    if (self->job->state == TRM_JOB_DONE)
-        return; /* an earlier launch has finished it */
+    if (self->job->state != TRM_JOB_RUNNING)
+        return; /* that is in the log already */
     trm_finish finish = {
         .epoch = self->epoch, .state = (uint32_t)state, .exit_code = exit_code, .wall_ms = self->wall_ms};
     memcpy(finish.text, self->end.text, sizeof finish.text);
@@ -89,12 +89,20 @@ static bool say_end(trm_master *self, uint64_t *wake_ns)
     return any;
 }
 
+/* END is no news to a rank that has said BYE; one that has not come to the first master of a launch
+ * is told, and does not come any more. To a later one it may still come: it does not know of it. */
+static bool is_waited_for_at_the_end(const trm_master *self, const master_rank *rank)
+{
+    if (rank->state != RANK_ABSENT)
+        return is_waited_for(rank);
+    return rank->end_due || (self->follows && self->now_ns + BYE_MS * MS < self->end_ns + ABSENT_END_MS * MS);
+}
+
 static bool wait_for_byes(trm_master *self, uint64_t *wake_ns)
 {
     uint32_t waited = 0;
     for (uint32_t i = 0; i < self->config.ranks; i++)
-        waited +=
-            is_waited_for(&self->ranks[i]) || (self->ranks[i].end_due && self->ranks[i].state == RANK_ABSENT);
+        waited += is_waited_for_at_the_end(self, &self->ranks[i]);
     if (waited == 0 || self->now_ns >= self->end_ns) {
         if (waited)
             trm_debug("%u ranks have not said that they have cleaned up", waited);
@@ -103,7 +111,7 @@ static bool wait_for_byes(trm_master *self, uint64_t *wake_ns)
     }
     if (self->now_ns >= self->end_again_ns) {
         for (uint32_t i = 0; i < self->config.ranks; i++)
-            self->ranks[i].end_due |= is_waited_for(&self->ranks[i]);
+            self->ranks[i].end_due |= is_waited_for_at_the_end(self, &self->ranks[i]);
         self->end_again_ns = self->now_ns + END_AGAIN_MS * MS;
     }
     master_wake(wake_ns, self->end_again_ns < self->end_ns ? self->end_again_ns : self->end_ns);

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define APPLY_STEP_MAX 256u    /* items of the log in one step */
 #define LOG_FULL_AGAIN_MS 100u /* until a full log is asked again */
 
 void master_give_up(trm_master *self, trm_status status, const char *why)
@@ -26,13 +25,23 @@ void master_give_up(trm_master *self, trm_status status, const char *why)
     self->end_ns = 0;
 }
 
+/* Another rank leads, or will: nothing more is said or written here. */
+void master_depose(trm_master *self, const char *why)
+{
+    if (self->deposed)
+        return;
+    self->deposed = true;
+    snprintf(self->deposed_why, sizeof self->deposed_why, "%s", why);
+    trm_debug("this rank is not the master any more: %s", why);
+}
+
 /* After which the table is not what the log says. */
 static void fail_for_good(trm_master *self, trm_status status, const char *why)
 {
     self->failed = true;
-    self->fatal_status = status;
-    trm_err_set(&self->fatal, status, "%s", why);
-    if (self->job)
+    if (self->config.may_be_followed)
+        master_depose(self, why);
+    else
         master_give_up(self, status, why);
 }
 
@@ -99,14 +108,13 @@ static void watch_health(trm_master *self, uint64_t *wake_ns)
     self->log_full = full;
     if (log.health != TRM_OK && !full)
         fail_for_good(self, log.health, log.why);
-    else if (!log.leader)
-        fail_for_good(self, TRM_EFENCED, "this rank does not lead any more");
+    else if (!log.leader || log.term != self->term)
+        master_depose(self, "another rank leads the log");
 }
 
 bool master_log_flush(trm_master *self, uint64_t *wake_ns)
 {
     bool any = false;
-    watch_health(self, wake_ns);
     if (!self->commit_index && !self->commands)
         close_commit(self);
     while (self->commands && !self->failed && !self->log_full) {
@@ -116,6 +124,10 @@ bool master_log_flush(trm_master *self, uint64_t *wake_ns)
         trm_status status = trm_replog_propose(self->log, first->bytes, first->len, &index, &err);
         if (status == TRM_AGAIN || status == TRM_ENOSPACE) {
             master_wake(wake_ns, self->now_ns + LOG_FULL_AGAIN_MS * MS);
+            break;
+        }
+        if (status == TRM_EFENCED) {
+            master_depose(self, err.text);
             break;
         }
         if (status != TRM_OK) {
@@ -168,48 +180,48 @@ static void on_published(void *context, uint32_t job, uint32_t task, bool accept
     master_published(context, task, accepted);
 }
 
-static void apply(trm_master *self, const trm_replog_item *item)
+static void on_restoring(void *context)
 {
-    trm_err err = {""};
-    trm_status status;
-    /* Before the job has begun nothing is known that could be told. */
-    trm_table_watch watch = {on_committed, on_failed, on_lost, on_adopted, on_published, self};
-    if (item->kind == TRM_REPLOG_RESTORE) {
-        assert(!self->job);
-        trm_table_close(&self->table);
-        status = trm_table_decode(&self->table, item->bytes, item->len, &err);
-    } else {
-        status = trm_table_apply(&self->table, item->bytes, item->len, self->job ? &watch : NULL, &err);
-    }
-    if (status != TRM_OK)
-        fail_for_good(self, status, err.text);
-    if (item->index == self->commit_index)
+    trm_master *self = context;
+    self->job = NULL;
+    master_depose(self, "the state of the job was replaced by that of another rank");
+}
+
+void master_log_begin(trm_master *self)
+{
+    self->watch = (trm_table_watch){on_committed, on_failed, on_lost, on_adopted, on_published, self};
+    self->replica->restoring = on_restoring;
+    self->replica->context = self;
+}
+
+/* Before the job has begun nothing is known that could be told. */
+void master_log_watch(trm_master *self)
+{
+    self->replica->watch = &self->watch;
+}
+
+void master_log_end(trm_master *self)
+{
+    if (self->replica->context != self)
+        return;
+    self->replica->watch = NULL;
+    self->replica->restoring = NULL;
+    self->replica->context = NULL;
+}
+
+/* Whoever does not lead any more learns it before it is given what others have committed since. */
+bool master_log_step(trm_master *self, uint64_t *wake_ns)
+{
+    if (self->failed)
+        return trm_replog_step(self->log, self->now_ns, wake_ns);
+    watch_health(self, wake_ns);
+    if (self->deposed || self->failed)
+        return false;
+    bool any = trm_replica_step(self->replica, self->now_ns, wake_ns);
+    watch_health(self, wake_ns);
+    if (self->replica->health != TRM_OK)
+        fail_for_good(self, self->replica->health, self->replica->why.text);
+    if (self->commit_index && self->replica->applied >= self->commit_index)
         self->commit_index = 0;
-}
-
-static void save_image(trm_master *self)
-{
-    trm_writer image;
-    trm_err err = {""};
-    trm_writer_init(&image);
-    trm_table_encode(&self->table, &image);
-    if (trm_writer_ok(&image)) { /* else, or if it cannot be saved, the log only grows on */
-        trm_status status = trm_replog_snapshot(self->log, image.data, image.len, &err);
-        if (status != TRM_OK && status != TRM_AGAIN)
-            trm_debug("the state of the job is not saved: %s", err.text);
-    }
-    trm_writer_close(&image);
-}
-
-bool master_log_apply(trm_master *self)
-{
-    trm_replog_item item;
-    unsigned count = 0;
-    while (count < APPLY_STEP_MAX && !self->failed && trm_replog_next(self->log, &item) == TRM_OK) {
-        apply(self, &item);
-        count++;
-    }
-    if (count && !self->failed && self->job && trm_replog_wants_snapshot(self->log))
-        save_image(self);
-    return count > 0;
+    return any;
 }

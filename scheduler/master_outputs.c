@@ -153,6 +153,8 @@ void master_lost(trm_master *self, uint32_t from, trm_reader *body)
         bool idle = self->phase[TRM_PHASE_MAP].task[at.task].state == SOFT_IDLE;
         if (!is_live(self, at.task) || !idle || known->empty)
             continue; /* that is known, and what is to be done is being done */
+        if (known->rank < self->config.ranks && self->ranks[known->rank].state == RANK_ABSENT)
+            continue; /* it may come; if not, its neighbours are asked for what it had */
         if (known->attempt != at.attempt || known->rank != at.rank) {
             master_output_tell(self, at.task); /* it is elsewhere by now */
         } else if (master_maps_are_needed(self)) {
@@ -175,8 +177,8 @@ void master_lost_applied(trm_master *self, const trm_output_ref *ref, bool accep
     task->state = SOFT_IDLE;
     if (known->state != TRM_TASK_PENDING)
         return;
-    if (task->attempts < known->attempt)
-        task->attempts = known->attempt;
+    if (task->attempts < known->attempt) /* it was committed by another master, or launch */
+        task->attempts = trm_table_first_attempt(self->table, known->attempt);
     task->rank = NO_RANK;
     master_task_queue(self, TRM_PHASE_MAP, ref->task, true);
 }
@@ -252,7 +254,7 @@ trm_status master_outputs_begin(trm_master *self, trm_err *err)
             master_output_tell(self, i);
             continue;
         }
-        const trm_member *member = trm_table_member(&self->table, maps->task[i].epoch, maps->task[i].rank);
+        const trm_member *member = trm_table_member(self->table, maps->task[i].epoch, maps->task[i].rank);
         if (!member || !member->run_store[0]) {
             lose(self, &batch, i);
             continue;

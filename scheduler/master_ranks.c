@@ -9,6 +9,7 @@
 
 #include "runtime/diag.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,19 +120,40 @@ static void lose_rank(trm_master *self, uint32_t number)
     bool came = rank->state == RANK_READY;
     rank->state = RANK_LOST;
     rank->pulse = (trm_pulse){0};
-    master_note_rank(self, number, "rank_lost", came ? "it is silent" : "it has not come");
-    if (came)
+    master_note_rank(self, number, "rank_lost",
+                     rank->dead ? "its process is gone"
+                     : came     ? "it is silent"
+                                : "it has not come");
+    if (rank->dead)
+        trm_warn("rank %u on %s is gone: its tasks are given to others", number, host_of(self, number));
+    else if (came)
         trm_warn("rank %u on %s has not been heard of for %u s: its tasks are given to others", number,
                  host_of(self, number), RANK_SILENT_MS / 1000);
     else
         trm_warn("rank %u has not come within %u s: the job goes on without it", number,
-                 RANK_BEGIN_MS / 1000);
+                 (self->follows ? RANK_SILENT_MS : RANK_BEGIN_MS) / 1000);
     if (self->job) {
         master_homes_leave(self, number);
-        master_tasks_take_back(self, number, "its rank is silent");
+        master_tasks_take_back(self, number, rank->dead ? "its rank is gone" : "its rank is silent");
         master_outputs_of_lost_rank(self, number);
     }
     count_ranks(self);
+}
+
+void trm_master_rank_dead(trm_master *self, uint32_t number)
+{
+    assert(number < self->config.ranks);
+    master_rank *rank = &self->ranks[number];
+    if (rank->dead)
+        return;
+    rank->dead = true;
+    if (self->deposed || rank->state == RANK_GONE || rank->state == RANK_LOST)
+        return;
+    if (self->stage < STAGE_END)
+        lose_rank(self, number);
+    else
+        rank->state = RANK_LOST; /* no BYE of it will come */
+    rank->end_due = false;
 }
 
 void master_rank_back(trm_master *self, uint32_t number)
@@ -193,22 +215,45 @@ static void tell_neighbours(trm_master *self, uint32_t number)
     }
 }
 
+static bool name_rank(trm_master *self, uint32_t number, const char *host, const char *run_store)
+{
+    master_rank *rank = &self->ranks[number];
+    rank->host_name = strdup(host);
+    rank->run_store = strdup(run_store[0] == '/' ? run_store : "");
+    if (rank->host_name && rank->run_store) {
+        number_host(self, number);
+        return true;
+    }
+    free(rank->host_name);
+    free(rank->run_store);
+    rank->host_name = rank->run_store = NULL;
+    return false;
+}
+
+bool master_ranks_begin(trm_master *self)
+{
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        const trm_member *member = trm_table_member(self->table, self->epoch, i);
+        if (!member || self->ranks[i].host_name)
+            continue;
+        if (!name_rank(self, i, member->host, member->run_store))
+            return false;
+        self->ranks[i].pid = member->pid;
+    }
+    return true;
+}
+
 static void welcome(trm_master *self, uint32_t number, const trm_hello *hello)
 {
     master_rank *rank = &self->ranks[number];
-    rank->host_name = strdup(hello->host);
-    rank->run_store = strdup(hello->run_store[0] == '/' ? hello->run_store : "");
-    if (!rank->host_name || !rank->run_store) { /* it will say HELLO again */
-        free(rank->host_name);
-        free(rank->run_store);
-        rank->host_name = rank->run_store = NULL;
-        return;
-    }
+    if (!rank->host_name && !name_rank(self, number, hello->host, hello->run_store))
+        return; /* it will say HELLO again */
+    rank->greeted = true;
     rank->executors = hello->executors ? hello->executors : 1;
     rank->pid = hello->pid;
     rank->state = RANK_READY;
-    number_host(self, number);
-    propose_member(self, number, hello);
+    if (!trm_table_member(self->table, self->epoch, number))
+        propose_member(self, number, hello);
     tell_neighbours(self, number);
     master_note_bindings(self, hello);
     if (self->job)
@@ -230,9 +275,10 @@ void master_hello(trm_master *self, uint32_t from, trm_reader *body)
         master_rank_unfit(self, from, TRM_EJOB,
                           "the kernel that it has loaded is not the one that the job began with");
     } else {
-        if (!rank->host_name)
+        if (!rank->greeted && rank->state != RANK_GONE)
             welcome(self, from, hello);
         rank->setup_due = rank->state == RANK_READY; /* also if it has missed the one before */
+        rank->end_due |= self->stage >= STAGE_END && rank->state == RANK_READY;
     }
     free(hello);
 }
@@ -265,7 +311,11 @@ static bool send_setup(trm_master *self, uint32_t number)
     master_frame_begin(self, TRM_WIRE_SETUP);
     trm_setup_encode(&setup, &self->frame);
     trm_setup_close(&setup);
-    return master_frame_send(self, number) == TRM_OK;
+    if (master_frame_send(self, number) != TRM_OK)
+        return false;
+    self->ranks[number].claimed = false;
+    self->ranks[number].setup_ns = self->now_ns;
+    return true;
 }
 
 /* ---- PULSE, BYE --------------------------------------------------------------------------------- */
@@ -350,12 +400,16 @@ static bool pulse_step(trm_master *self, uint64_t *wake_ns)
 static void lookout_step(trm_master *self, uint64_t *wake_ns)
 {
     if (self->now_ns >= self->lookout_ns) {
+        uint64_t begin_ms = self->follows ? RANK_SILENT_MS : RANK_BEGIN_MS;
         for (uint32_t i = 0; i < self->config.ranks && self->stage < STAGE_END; i++) {
-            const master_rank *rank = &self->ranks[i];
-            bool silent = rank->state == RANK_READY && self->now_ns > rank->heard_ns + RANK_SILENT_MS * MS;
-            bool missing = rank->state == RANK_ABSENT && self->now_ns > self->begun_ns + RANK_BEGIN_MS * MS;
+            master_rank *rank = &self->ranks[i];
+            bool ready = rank->state == RANK_READY;
+            bool silent = ready && self->now_ns > rank->heard_ns + RANK_SILENT_MS * MS;
+            bool missing = rank->state == RANK_ABSENT && self->now_ns > self->begun_ns + begin_ms * MS;
             if (silent || missing)
                 lose_rank(self, i);
+            else if (ready && !rank->claimed && self->now_ns > rank->setup_ns + CLAIM_SILENT_MS * MS)
+                rank->setup_due = true; /* SETUP or CLAIM was lost */
         }
         self->lookout_ns = self->now_ns + LOOKOUT_MS * MS;
     }
@@ -365,6 +419,8 @@ static void lookout_step(trm_master *self, uint64_t *wake_ns)
 bool master_ranks_step(trm_master *self, uint64_t *wake_ns)
 {
     bool any = pulse_step(self, wake_ns);
+    if (self->stage >= STAGE_END)
+        return any;
     lookout_step(self, wake_ns);
     if (self->stage != STAGE_RUN)
         return any;

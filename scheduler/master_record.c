@@ -207,7 +207,7 @@ static void compose_status(const trm_master *self, trm_writer *out)
     trm_json_u64(&json, "leader_rank", self->own_rank);
     trm_json_string(&json, "leader_host", own->host_name ? own->host_name : "");
     trm_json_u64(&json, "leader_pid", own->pid);
-    trm_json_u64(&json, "failovers", 0);
+    trm_json_u64(&json, "failovers", at.failovers);
     put_ranks(self, &json);
     put_tasks(&at, &json);
     trm_json_u64(&json, "attempts_failed", at.attempts_failed);

@@ -4,7 +4,9 @@
  *             failed   ──▶ FAIL ────▶ applied: again elsewhere, or the job fails
  *             not its own fault ───▶ again, RETURNS_MAX times at most
  *
- * Only the attempt that was given out last, from the rank that it was given to, is listened to. */
+ * Of a task that runs only the attempt that is known to run, on the rank that runs it, is listened
+ * to. One that waits is taken from whoever has done it: a rank that was given up too early, or was
+ * ordered by a master before this one. All others are settled: what they left is of no use. */
 #include "scheduler/master_self.h"
 
 #include "runtime/diag.h"
@@ -26,12 +28,20 @@ static void learn_time(master_phase *in, const trm_report *report)
         in->task_us = TASK_US_MIN;
 }
 
-static void prepared(trm_master *self, uint32_t from, const trm_report *report)
+/* From now on the log decides. */
+static void decide(trm_master *self, uint32_t from, const trm_report *report, soft_state state)
 {
     soft_task *task = &self->phase[report->phase].task[report->task];
-    master_note_prepared(self, from, report);
     master_task_unlink(self, report->phase, report->task);
-    task->state = SOFT_PREPARED;
+    task->state = (uint8_t)state;
+    task->rank = from;
+    task->attempt = report->attempt;
+}
+
+static void prepared(trm_master *self, uint32_t from, const trm_report *report)
+{
+    master_note_prepared(self, from, report);
+    decide(self, from, report, SOFT_PREPARED);
     trm_commit commit = {.phase = report->phase,
                          .task = report->task,
                          .attempt = report->attempt,
@@ -49,6 +59,8 @@ void master_committed(trm_master *self, const trm_commit *commit, bool accepted)
         return;
     soft_task *task = &self->phase[commit->phase].task[commit->task];
     const trm_table_phase *known = &self->job->phase[commit->phase];
+    master_settle(self, commit->rank,
+                  &(trm_order){.phase = commit->phase, .task = commit->task, .attempt = commit->attempt});
     if (task->state == SOFT_PREPARED)
         task->state = SOFT_IDLE;
     if (!accepted) {
@@ -86,11 +98,19 @@ static void strike(trm_master *self, uint32_t from, uint32_t task)
         master_rank_aside(self, from, "one task after the other fails there");
 }
 
+static void settle_report(trm_master *self, uint32_t from, const trm_report *report)
+{
+    master_settle(self, from,
+                  &(trm_order){.phase = report->phase, .task = report->task, .attempt = report->attempt});
+}
+
 static void propose_fail(trm_master *self, uint32_t from, const trm_report *report)
 {
     master_failure *failure = malloc(sizeof *failure + report->text_len + 1);
     if (!failure) {
+        decide(self, from, report, SOFT_IDLE);
         master_task_return(self, report->phase, report->task, "there was no memory to say why");
+        settle_report(self, from, report);
         return;
     }
     failure->fail = (trm_fail){.epoch = self->epoch,
@@ -103,8 +123,7 @@ static void propose_fail(trm_master *self, uint32_t from, const trm_report *repo
     failure->text[report->text_len] = '\0';
     failure->next = self->failures;
     self->failures = failure;
-    master_task_unlink(self, report->phase, report->task);
-    self->phase[report->phase].task[report->task].state = SOFT_FAILING;
+    decide(self, from, report, SOFT_FAILING);
     trm_fail_encode(&failure->fail, master_command_begin(self, TRM_COMMAND_FAIL));
     master_command_enqueue(self);
     trm_debug("%s task %u, attempt %u, failed on rank %u: %s",
@@ -124,6 +143,7 @@ static void refused(trm_master *self, uint32_t from, const trm_report *report)
         rank->refusals += again;
     }
     master_task_return(self, report->phase, report->task, why);
+    settle_report(self, from, report);
     if (rank->refusals >= REFUSALS_MAX)
         master_rank_unfit(self, from, TRM_ELAUNCH, why);
 }
@@ -182,6 +202,8 @@ static master_failure *take_failure(trm_master *self, const trm_fail *fail)
 void master_failed(trm_master *self, const trm_fail *fail, bool accepted)
 {
     master_failure *failure = take_failure(self, fail);
+    master_settle(self, fail->rank,
+                  &(trm_order){.phase = fail->phase, .task = fail->task, .attempt = fail->attempt});
     if (!failure || self->stage != STAGE_RUN) {
         free(failure);
         return;
@@ -209,27 +231,63 @@ void master_failures_close(trm_master *self)
 
 /* ---- REPORT ----------------------------------------------------------------------------------------- */
 
+/* It is the attempt that this master knows of the task, from where that is. */
+static bool is_known(const soft_task *task, uint32_t from, const trm_report *report)
+{
+    return task->rank == from && task->attempt == report->attempt;
+}
+
+/* Nobody runs the task, and this ends the wait. What was refused has been given back before. */
+static bool is_welcome(const trm_master *self, const trm_report *report)
+{
+    const soft_task *task = &self->phase[report->phase].task[report->task];
+    if (task->state != SOFT_QUEUED ||
+        !master_attempt_may_count(self, report->phase, report->task, report->attempt))
+        return false;
+    if (report->status == TRM_OK)
+        return true;
+    return report->phase != TRM_PHASE_SAMPLE && counts(report) &&
+           report->attempt >= self->job->phase[report->phase].task[report->task].failed_high;
+}
+
 static bool is_expected(const trm_master *self, uint32_t from, const trm_report *report)
 {
-    const master_phase *in = &self->phase[report->phase];
-    if (report->task >= in->tasks)
+    const soft_task *task = &self->phase[report->phase].task[report->task];
+    return (task->state == SOFT_RUNNING && is_known(task, from, report)) || is_welcome(self, report);
+}
+
+/* Told again while what was told before is on its way through the log. */
+static bool is_being_decided(const trm_master *self, uint32_t from, const trm_report *report)
+{
+    const soft_task *task = &self->phase[report->phase].task[report->task];
+    if (!is_known(task, from, report))
         return false;
-    const soft_task *task = &in->task[report->task];
-    return task->state == SOFT_RUNNING && task->rank == from && task->attempts == report->attempt + 1;
+    if (report->phase == TRM_PHASE_SAMPLE)
+        return master_sample_is_kept(self, report->task);
+    return (task->state == SOFT_PREPARED || task->state == SOFT_FAILING) &&
+           master_attempt_may_count(self, report->phase, report->task, report->attempt);
+}
+
+static void settle_stray(trm_master *self, uint32_t from, const trm_order *named)
+{
+    self->dropped++;
+    master_settle(self, from, named);
 }
 
 static void take_report(trm_master *self, uint32_t from, trm_report *report)
 {
     master_rank *rank = &self->ranks[from];
-    if (report->phase == TRM_PHASE_SAMPLE) {
+    const master_phase *in = &self->phase[report->phase];
+    trm_order named = {.phase = report->phase, .task = report->task, .attempt = report->attempt};
+    if (report->phase == TRM_PHASE_SAMPLE && in->tasks)
         report->task = master_sample_of_task(self, report->task);
-        if (report->task == NO_TASK) {
-            self->dropped++;
-            return;
-        }
+    if (report->task >= in->tasks) {
+        settle_stray(self, from, &named);
+        return;
     }
     if (!is_expected(self, from, report)) {
-        self->dropped++; /* of an attempt that was given to another meanwhile */
+        if (!is_being_decided(self, from, report))
+            settle_stray(self, from, &named);
         return;
     }
     if (report->status == TRM_OK) {

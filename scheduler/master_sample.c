@@ -41,11 +41,23 @@ uint32_t master_sample_of_task(const trm_master *self, uint32_t task)
     return sample + 1 < samples && master_sample_task(self, sample + 1) == task ? sample + 1 : NO_TASK;
 }
 
+static void settle_sample(trm_master *self, uint32_t sample)
+{
+    const soft_task *task = &self->phase[TRM_PHASE_SAMPLE].task[sample];
+    master_settle(self, task->rank,
+                  &(trm_order){.phase = TRM_PHASE_SAMPLE,
+                               .task = master_sample_task(self, sample),
+                               .attempt = task->attempt});
+}
+
 void master_sample_report(trm_master *self, uint32_t from, const trm_report *report)
 {
     master_task_unlink(self, TRM_PHASE_SAMPLE, report->task);
     soft_task *task = &self->phase[TRM_PHASE_SAMPLE].task[report->task];
+    task->rank = from;
+    task->attempt = report->attempt;
     if (report->status == TRM_EPEER && task->returns < RETURNS_MAX) { /* it has not begun */
+        settle_sample(self, report->task);
         task->returns++;
         self->ranks[from].pause_ns = self->now_ns + RANK_PAUSE_MS * MS;
         master_task_queue(self, TRM_PHASE_SAMPLE, report->task, false);
@@ -140,12 +152,20 @@ static trm_status save_cuts(trm_master *self, trm_err *err)
     return TRM_OK;
 }
 
+/* Until the cuts are in the log, so that none is lost with this master. */
+bool master_sample_is_kept(const trm_master *self, uint32_t sample)
+{
+    return self->phase[TRM_PHASE_SAMPLE].task[sample].state == SOFT_IDLE && !self->cuts_told;
+}
+
 /* Maps begin when the cuts are in the log and every rank has been told. */
 static void tell_cuts(trm_master *self)
 {
     for (uint32_t i = 0; i < self->config.ranks; i++)
         self->ranks[i].setup_due = self->ranks[i].state == RANK_READY;
     self->cuts_told = self->all_hungry = true;
+    for (uint32_t i = 0; i < self->phase[TRM_PHASE_SAMPLE].tasks; i++)
+        settle_sample(self, i);
     trm_writer_close(&self->samples);
 }
 

@@ -4,6 +4,7 @@
  *   master_log.c      commands out, committed commands in
  *   master_ranks.c    the ranks: HELLO, SETUP, PULSE; given up, set aside
  *   master_tasks.c    which task where: queues, ORDER
+ *   master_claims.c   what ranks hold when a master begins: CLAIM; what they may forget: SETTLED
  *   master_reports.c  what became of attempts: COMMIT, FAIL
  *   master_outputs.c  where map outputs are: OUTPUTS, LOST, ADOPT, HELD
  *   master_sample.c   cut points of a range partitioned job
@@ -31,6 +32,9 @@
 #define IDLE_PULSES_MAX 25u    /* a rank that is idle for so long has lost what it was given */
 #define STUCK_PULSES_MAX 50u   /* … that only waits for so long has missed where outputs are */
 #define ADOPT_SILENT_MS 60000u /* nothing of a store that is being taken over */
+#define TAKEOVER_MS 500u       /* a master that follows another waits so long for what ranks hold */
+#define CLAIM_SILENT_MS 5000u  /* after that a rank that has not said what it holds is set up again */
+#define ABSENT_END_MS 2500u    /* at the end, for ranks that have not come to a master that follows another */
 #define SEND_AGAIN_MS 1u       /* a queue to a rank is full */
 #define PUBLISH_MS 50u         /* parts wait for others so long, so that they share a sync */
 #define FLUSH_MS 5000u         /* an interrupted job waits so long for its log */
@@ -61,18 +65,21 @@ typedef enum rank_state {
     RANK_ABSENT = 0, /* has not said HELLO */
     RANK_READY,
     RANK_UNFIT, /* its crew cannot work */
-    RANK_LOST,  /* silent */
+    RANK_LOST,  /* silent, or its process is gone */
     RANK_GONE   /* said BYE */
 } rank_state;
 
 typedef struct master_rank {
     uint8_t state;
-    bool aside; /* it gets no orders: its executors keep failing */
+    bool aside;   /* it gets no orders: its executors keep failing */
+    bool dead;    /* its process is gone: it never comes back */
+    bool greeted; /* it has said HELLO to this master */
+    bool claimed; /* since the last SETUP it has said all that it holds: it may be given orders */
     bool setup_due, end_due, hungry;
     uint32_t executors;
     uint32_t host; /* number; NO_RANK: unknown */
     uint64_t pid;
-    uint64_t heard_ns, pause_ns;
+    uint64_t heard_ns, pause_ns, setup_ns;
     task_list running[TRM_PHASES];
     task_list home;    /* reduces that wait, at home here */
     size_t outputs_at; /* how far OUTPUTS has told */
@@ -81,6 +88,8 @@ typedef struct master_rank {
     trm_status unfit;
     char *text; /* why it is unfit */
     char *host_name, *run_store;
+    trm_order *settled; /* to be told in SETTLED */
+    uint32_t settled_count, settled_room;
 } master_rank;
 
 typedef struct master_phase {
@@ -135,15 +144,19 @@ struct trm_master {
     trm_replog *log;
     uint64_t epoch, term;
     uint32_t own_rank;
-    uint64_t now_ns, wall_ms, begun_ns, step_ns, pulse_ns;
+    uint64_t now_ns, wall_ms, begun_ns, run_ns, step_ns, pulse_ns;
     master_stage stage;
-    bool failed; /* the log cannot be followed any more … */
-    trm_status fatal_status;
-    trm_err fatal; /* … and why */
+    bool failed;  /* the log cannot be followed any more */
+    bool deposed; /* another rank leads */
+    char deposed_why[TRM_ERR_TEXT_BYTES];
 
-    trm_table table;
+    trm_replica *replica;
+    trm_table *table; /* its own */
+    trm_table_watch watch;
     trm_table_job *job; /* of the table; NULL in STAGE_BEGIN */
     bool submitted;
+    bool follows;   /* another master of this launch was before it … */
+    bool claims_in; /* … and what ranks hold of its orders is known, or was waited for */
 
     /* Commands out. */
     master_command *commands, **commands_last;
@@ -159,6 +172,7 @@ struct trm_master {
     uint32_t ready;     /* RANK_READY */
     uint32_t executors; /* of those that get orders */
     uint32_t hosts;
+    bool any_settled;            /* some rank is to be told SETTLED */
     bool all_hungry, any_hungry; /* somebody may be given more */
     uint64_t lookout_ns;         /* when silence is looked for next */
 
@@ -212,18 +226,24 @@ void master_command_enqueue(trm_master *self);
 void master_commit_add(trm_master *self, const trm_commit *commit);
 /* Proposes what is to be proposed; whether anything was. */
 bool master_log_flush(trm_master *self, uint64_t *wake_ns);
-/* Applies what is committed; whether anything was. */
-bool master_log_apply(trm_master *self);
+/* Takes the replica, is told of what is applied to it, gives it back. */
+void master_log_begin(trm_master *self);
+void master_log_watch(trm_master *self);
+void master_log_end(trm_master *self);
+/* Moves the log on and applies what is committed; whether anything was. */
+bool master_log_step(trm_master *self, uint64_t *wake_ns);
 /* Nothing is undecided. */
 bool master_log_quiet(const trm_master *self);
 /* The job cannot go on, though it may be resumed: says so and ends. */
 const char *master_phase_name(const trm_master *self); /* master.c */
+void master_depose(trm_master *self, const char *why);
 void master_give_up(trm_master *self, trm_status status, const char *why);
 
 /* ---- master_ranks.c ---- */
 void master_hello(trm_master *self, uint32_t from, trm_reader *body);
 void master_pulse(trm_master *self, uint32_t from, trm_reader *body);
 void master_bye(trm_master *self, uint32_t from);
+bool master_ranks_begin(trm_master *self); /* those that the table knows; false: no memory */
 bool master_ranks_step(trm_master *self, uint64_t *wake_ns);
 void master_rank_back(trm_master *self, uint32_t rank);
 void master_rank_aside(trm_master *self, uint32_t rank, const char *why);
@@ -245,6 +265,16 @@ void master_tasks_take_back(trm_master *self, uint32_t rank, const char *why);
 void master_homes_leave(trm_master *self, uint32_t rank);
 bool master_tasks_step(trm_master *self, uint64_t *wake_ns);
 bool master_maps_are_live(const trm_master *self);
+
+/* ---- master_claims.c ---- */
+/* Whether the table would still take an attempt that somebody reports. */
+bool master_attempt_may_count(const trm_master *self, unsigned phase, uint32_t task, uint32_t attempt);
+void master_claim(trm_master *self, uint32_t from, trm_reader *body);
+/* Orders wait for what ranks hold. */
+bool master_waits_for_claims(trm_master *self, uint64_t *wake_ns);
+/* The rank may forget the attempt: what became of it is in the log, or it is of no use. */
+void master_settle(trm_master *self, uint32_t rank, const trm_order *order);
+bool master_settled_step(trm_master *self, uint64_t *wake_ns);
 
 /* ---- master_reports.c ---- */
 void master_reports(trm_master *self, uint32_t from, trm_reader *body);
@@ -272,6 +302,8 @@ uint32_t master_sample_task(const trm_master *self, uint32_t sample);  /* the ma
 uint32_t master_sample_of_task(const trm_master *self, uint32_t task); /* NO_TASK: none */
 trm_status master_sample_begin(trm_master *self, trm_err *err);
 void master_sample_step(trm_master *self);
+bool master_sample_is_kept(const trm_master *self,
+                           uint32_t sample); /* its keys are here, and in no log yet */
 
 /* ---- master_publish.c ---- */
 void master_publish_add(trm_master *self, uint32_t task);

@@ -41,12 +41,15 @@ trm_status master_tasks_init(trm_master *self, trm_err *err)
         status = phase_init(&self->phase[phase], self->job->phase[phase].tasks, err);
     if (status != TRM_OK)
         return status;
-    for (uint32_t i = 0; i < self->phase[TRM_PHASE_SAMPLE].tasks; i++)
+    for (uint32_t i = 0; i < self->phase[TRM_PHASE_SAMPLE].tasks; i++) {
+        self->phase[TRM_PHASE_SAMPLE].task[i].attempts = trm_table_first_attempt(self->table, 0);
         master_task_queue(self, TRM_PHASE_SAMPLE, i, false);
+    }
     for (unsigned phase = TRM_PHASE_MAP; phase < TRM_PHASES; phase++) {
         const trm_table_phase *known = &self->job->phase[phase];
         for (uint32_t i = 0; i < known->tasks; i++) {
-            self->phase[phase].task[i].attempts = known->task[i].attempt;
+            self->phase[phase].task[i].attempts =
+                trm_table_first_attempt(self->table, known->task[i].attempt);
             if (known->task[i].state == TRM_TASK_PENDING)
                 master_task_queue(self, phase, i, false);
         }
@@ -177,8 +180,8 @@ static bool another_is_idle(const trm_master *self, unsigned phase, uint32_t num
 {
     for (uint32_t i = 0; i < self->config.ranks; i++) {
         const master_rank *rank = &self->ranks[i];
-        if (i != number && master_rank_works(rank) && !rank->setup_due && self->now_ns >= rank->pause_ns &&
-            rank->running[phase].count < rank->executors)
+        if (i != number && master_rank_works(rank) && rank->claimed && !rank->setup_due &&
+            self->now_ns >= rank->pause_ns && rank->running[phase].count < rank->executors)
             return true;
     }
     return false;
@@ -255,7 +258,7 @@ static void note_running(trm_master *self, uint32_t number, unsigned phase, uint
         soft_task *task = &in->task[self->picked[i]];
         task->state = SOFT_RUNNING;
         task->rank = number;
-        task->attempts++;
+        task->attempt = task->attempts++;
         task_list_put(&self->ranks[number].running[phase], in->task, self->picked[i]);
     }
     in->running += count;
@@ -299,7 +302,7 @@ static bool feed_rank(trm_master *self, uint32_t number, uint64_t *wake_ns)
     master_rank *rank = &self->ranks[number];
     bool any = false, room = true;
     rank->hungry = false;
-    if (!master_rank_works(rank) || rank->setup_due)
+    if (!master_rank_works(rank) || rank->setup_due || !rank->claimed)
         return false; /* it is hungry again when that changes */
     if (self->now_ns < rank->pause_ns) {
         rank->hungry = self->any_hungry = true;
@@ -319,7 +322,7 @@ static bool feed_rank(trm_master *self, uint32_t number, uint64_t *wake_ns)
 bool master_tasks_step(trm_master *self, uint64_t *wake_ns)
 {
     bool all = self->all_hungry, any = false;
-    if ((!all && !self->any_hungry) || !self->executors)
+    if (master_waits_for_claims(self, wake_ns) || (!all && !self->any_hungry) || !self->executors)
         return false;
     if (self->backlog_bytes > BACKLOG_BYTES_MAX || self->log_full) {
         master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);

@@ -90,7 +90,8 @@ static void read_identity(trm_state_dir *self, saved_job *out)
     size_t len;
     out->status = join(path, self->spec->state_dir, TRM_IDENTITY_NAME, &out->why);
     if (out->status == TRM_OK)
-        out->status = trm_fs_read_whole(self->fs, path, TRM_SAVED_IDENTITY_BYTES_MAX, &bytes, &len, &out->why);
+        out->status =
+            trm_fs_read_whole(self->fs, path, TRM_SAVED_IDENTITY_BYTES_MAX, &bytes, &len, &out->why);
     if (out->status == TRM_ELIMIT)
         out->status = TRM_ECORRUPT;
     if (out->status != TRM_OK)

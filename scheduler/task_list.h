@@ -19,7 +19,8 @@ typedef enum soft_state {
 typedef struct soft_task {
     uint32_t next, previous;
     uint32_t rank;     /* RUNNING, PREPARED: where; QUEUED: the rank that it is kept away from */
-    uint32_t attempts; /* given out in this epoch: the number of the next one */
+    uint32_t attempt;  /* RUNNING, PREPARED, FAILING: which one */
+    uint32_t attempts; /* the number of the next one */
     uint8_t state;     /* soft_state */
     uint8_t at_home;   /* QUEUED: with the rank where it is at home */
     uint8_t returns;   /* how often it came back for a reason that does not count, saturating */

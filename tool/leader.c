@@ -46,6 +46,7 @@ struct trm_leader {
     trm_state_dir state_dir;
     bool submitted, opened;
     trm_replog *log;
+    trm_replica replica; /* of it */
     trm_master *master;
     trm_progress_view view;
 
@@ -142,7 +143,7 @@ static trm_status make_master(trm_leader *self, trm_err *err)
     trm_master_config config = {.spec = self->spec,
                                 .submission = &self->submission,
                                 .fs = trm_fs_posix(),
-                                .log = self->log,
+                                .replica = &self->replica,
                                 .outbox = {.send = send, .context = self->transport},
                                 .ranks = self->transport->ranks,
                                 .seed = trm_clock_entropy(),
@@ -169,7 +170,10 @@ static trm_status prepare(trm_leader *self, trm_err *err)
     if (status != TRM_OK || self->state_dir.found == TRM_STATE_DONE)
         return status;
     status = open_log(self, err);
-    return status == TRM_OK ? make_master(self, err) : status;
+    if (status != TRM_OK)
+        return status;
+    trm_replica_init(&self->replica, self->log);
+    return make_master(self, err);
 }
 
 static void greet_master(trm_leader *self, uint64_t now_ns)
@@ -192,6 +196,7 @@ static void refuse(trm_leader *self, trm_status status, const char *why, uint64_
     snprintf(self->end.text, sizeof self->end.text, "%s", why);
     self->life = LIFE_REFUSED;
     self->refuse_until_ns = now_ns + TRM_REFUSE_WAIT_MS * TRM_NS_PER_MS;
+    trm_replica_close(&self->replica);
     trm_replog_close(self->log);
     self->log = NULL;
     if (self->opened && status != TRM_OK) {
@@ -254,6 +259,7 @@ void trm_leader_destroy(trm_leader *self)
     if (!self)
         return;
     trm_master_destroy(self->master);
+    trm_replica_close(&self->replica);
     trm_replog_close(self->log);
     forget_greetings(self);
     if (self->opened)

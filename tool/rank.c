@@ -66,6 +66,7 @@ static bool is_for_leader(const trm_wire_header *header)
 {
     switch (header->type) {
     case TRM_WIRE_HELLO:
+    case TRM_WIRE_CLAIM:
     case TRM_WIRE_REPORT:
     case TRM_WIRE_LOST:
     case TRM_WIRE_PULSE:

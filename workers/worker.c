@@ -3,6 +3,7 @@
  *
  *     HELLO (an executor is up, or none will be) ─▶ SETUP ─▶ ORDER, OUTPUTS, ADOPT … ─▶ END
  *       ─▶ the crew is stopped ─▶ BYE
+ *     another master ─▶ HELLO ─▶ SETUP ─▶ CLAIM, reports again ─▶ ORDER … as before
  */
 #include "config.h" /* system extensions, before any header of the system */
 
@@ -57,6 +58,7 @@ trm_status trm_worker_create(trm_worker **out, const trm_spec *spec, trm_fs *fs,
     self->transport = transport;
     self->crew = crew;
     self->sender = (trm_sender){.transport = transport};
+    trm_ledger_init(&self->ledger);
     trm_worker_host(self->host);
     take_crew(self, why_not_status, why_not);
     trm_status status = trm_fetch_server_create(&self->server, fs, &self->sender, self->run_store, err);
@@ -97,18 +99,34 @@ void trm_worker_destroy(trm_worker *self)
     trm_adopter_destroy(self->adopter);
     order_queue_close(&self->ready);
     order_queue_close(&self->reduces);
-    trm_writer_close(&self->reports);
+    trm_ledger_close(&self->ledger);
+    trm_writer_close(&self->report);
     trm_sender_close(&self->sender);
     free(self);
 }
 
 void trm_worker_set_master(trm_worker *self, uint32_t master, uint64_t epoch, uint64_t term)
 {
+    bool older = epoch < self->sender.epoch || (epoch == self->sender.epoch && term < self->sender.term);
+    bool known = master == self->master && epoch == self->sender.epoch && term == self->sender.term;
+    if (older || known || self->ending)
+        return;
     self->master = master;
     self->sender.epoch = epoch;
     self->sender.term = term;
+    self->attached = self->claim_due = false;
     self->hello_due = self->crew_status != TRM_AGAIN;
     self->heard_ns = self->step_ns;
+}
+
+uint64_t trm_worker_term(const trm_worker *self)
+{
+    return self->sender.term;
+}
+
+uint64_t trm_worker_epoch(const trm_worker *self)
+{
+    return self->sender.epoch;
 }
 
 /* ---- Frames in --------------------------------------------------------------------------------- */
@@ -132,6 +150,7 @@ static void on_setup(trm_worker *self, const trm_wire_header *header, trm_reader
     }
     self->sender.epoch = header->epoch;
     self->sender.term = header->term;
+    self->attached = false;
     trm_status status = self->shuffle ? set_up_again(self, &setup)
                                       : trm_shuffle_create(&self->shuffle, self->fs, &self->sender,
                                                            self->run_store, &setup, &err);
@@ -142,7 +161,10 @@ static void on_setup(trm_worker *self, const trm_wire_header *header, trm_reader
         self->setup = setup;
         self->setup.peers = NULL;
         self->setup.peers_count = 0;
-        self->set_up = true;
+        self->set_up = self->attached = true;
+        self->claim_due = true;
+        self->claim_at = 0;
+        trm_ledger_send_again(&self->ledger);
     } else { /* HELLO again, and so SETUP again: there may be memory then */
         self->dropped++;
         trm_debug("a set-up cannot be followed: %s", err.text[0] ? err.text : trm_status_name(status));
@@ -171,6 +193,14 @@ static void on_order(trm_worker *self, trm_reader *in, bool obey)
     trm_order_decode(&order, in);
     if (obey)
         worker_order(self, &order);
+}
+
+static void on_settled(trm_worker *self, trm_reader *in, bool obey)
+{
+    trm_order order;
+    trm_order_decode(&order, in);
+    if (obey && !trm_ledger_settle(&self->ledger, &order))
+        self->dropped++;
 }
 
 static void on_output(trm_worker *self, trm_reader *in, bool obey)
@@ -221,20 +251,19 @@ static void on_block(trm_worker *self, uint32_t from, trm_reader *body, uint64_t
         self->dropped++;
 }
 
-/* Before SETUP only that and END are obeyed, whatever their epoch; then those of this epoch
- * and, from the master, of no older term. */
-static bool is_obeyed(trm_worker *self, uint32_t from, const trm_wire_header *header)
+/* Of a peer: what is of this epoch. Of the master: SETUP and END of no older term, which before
+ * the first SETUP may be of any epoch that is not known to be over; all else only from the master
+ * that has set this rank up. */
+static bool is_obeyed(const trm_worker *self, uint32_t from, const trm_wire_header *header)
 {
-    bool of_peer = header->type == TRM_WIRE_FETCH || header->type == TRM_WIRE_BLOCK;
-    if (!of_peer && from != self->master)
+    if (header->type == TRM_WIRE_FETCH || header->type == TRM_WIRE_BLOCK)
+        return self->set_up && header->epoch == self->sender.epoch;
+    bool begins = header->type == TRM_WIRE_SETUP || header->type == TRM_WIRE_END;
+    if (from != self->master || !(self->attached || begins))
         return false;
-    if (!self->set_up)
-        return header->type == TRM_WIRE_SETUP || header->type == TRM_WIRE_END;
-    if (header->epoch != self->sender.epoch || (!of_peer && header->term < self->sender.term))
+    if (self->sender.epoch && header->epoch != self->sender.epoch)
         return false;
-    if (!of_peer)
-        self->sender.term = header->term;
-    return true;
+    return begins ? header->term >= self->sender.term : header->term == self->sender.term;
 }
 
 void trm_worker_receive(trm_worker *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
@@ -254,6 +283,9 @@ void trm_worker_receive(trm_worker *self, uint32_t from, const trm_wire_header *
         break;
     case TRM_WIRE_ORDER:
         on_list(self, body, on_order);
+        break;
+    case TRM_WIRE_SETTLED:
+        on_list(self, body, on_settled);
         break;
     case TRM_WIRE_OUTPUTS:
         on_list(self, body, on_output);
@@ -303,7 +335,7 @@ static bool say_hello(trm_worker *self, uint64_t now_ns)
         return false;
     self->hello_due = false;
     self->hello_sent = true;
-    self->hello_ns = now_ns + HELLO_AGAIN_MS * MS;
+    self->hello_ns = now_ns + (self->set_up ? HELLO_FOLLOW_MS : HELLO_AGAIN_MS) * MS;
     return true;
 }
 
@@ -327,7 +359,7 @@ static void say_pulse(trm_worker *self, uint64_t now_ns)
 static bool say_lost(trm_worker *self)
 {
     trm_output_at lost;
-    if (!self->shuffle ||
+    if (!self->shuffle || !self->attached ||
         self->transport->ops->pending_bytes(self->transport, self->master) > TRM_MESSAGE_BYTES_MAX)
         return false;
     bool any = false;
@@ -404,13 +436,15 @@ static bool data_step(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns)
 
 static bool talk_step(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns)
 {
-    bool hello = self->hello_due || (self->hello_sent && !self->set_up && now_ns >= self->hello_ns);
+    bool hello = self->hello_due || (self->hello_sent && !self->attached && now_ns >= self->hello_ns);
     bool any = hello && say_hello(self, now_ns);
-    any |= self->reports.len && worker_reports_send(self);
+    any |= self->claim_due && worker_claim_send(self);
+    any |= self->ledger.due_bytes && worker_reports_send(self);
     any |= say_lost(self);
     if (self->hello_sent && now_ns >= self->pulse_ns)
         say_pulse(self, now_ns);
     *wake_ns = self->hello_sent && self->pulse_ns < *wake_ns ? self->pulse_ns : *wake_ns;
+    *wake_ns = self->hello_sent && !self->attached && self->hello_ns < *wake_ns ? self->hello_ns : *wake_ns;
     return any;
 }
 

@@ -2,7 +2,8 @@
  * shuffle between hosts. Part of the control loop: one thread, nothing blocks.
  *
  *   ORDER → queue → [reduce: wait until every segment is on this host] → executor
- *         → REPORT (batched)
+ *         → REPORT (batched) → kept until SETTLED
+ *   another master: HELLO → SETUP → CLAIM of all that is held, and its reports again
  *   OUTPUTS → for each run on another host: FETCH with credits → BLOCK → fetched run
  *   FETCH from a peer → a range of one of this rank's runs → BLOCK
  */
@@ -25,8 +26,14 @@ trm_status trm_worker_create(trm_worker **out, const trm_spec *spec, trm_fs *fs,
                              trm_crew *crew, trm_status why_not_status, const char *why_not, trm_err *err);
 /* Stops the crew if END has not. NULL is fine. */
 void trm_worker_destroy(trm_worker *self);
-/* The rank to say HELLO to and to report to, after an election. */
+/* The rank to say HELLO to and to report to: another one leads, known from the replicated log, or
+ * from a PULSE of this epoch with a higher term than trm_worker_term. What runs goes on. Of an
+ * older term, or the one that is known: nothing happens. */
 void trm_worker_set_master(trm_worker *self, uint32_t master, uint64_t epoch, uint64_t term);
+
+/* Of the master that is known: 0 before the first SETUP. */
+uint64_t trm_worker_term(const trm_worker *self);
+uint64_t trm_worker_epoch(const trm_worker *self);
 
 /* A frame for the worker (any type that the master or a peer sends), opened already.
  * Anything wrong is dropped and counted. */

@@ -2,6 +2,8 @@
  *
  *     ORDER ─▶ [reduce: reduces ─ inputs here, list written ─▶] ready ─▶ an executor ─▶ REPORT
  *
+ * All the way, and until its report is settled, it is in the ledger: what this rank holds.
+ *
  * An executor has little queued behind what it runs (AHEAD_US of work, by what tasks have taken
  * so far): what waits, waits here, where whoever is idle first can take it. */
 #include "workers/worker_self.h"
@@ -13,8 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define LENGTH_BYTES 4u /* in front of each report that is gathered */
 
 /* ---- Queues ------------------------------------------------------------------------------- */
 
@@ -67,53 +67,70 @@ void order_queue_close(order_queue *self)
 
 /* ---- Reports ------------------------------------------------------------------------------- */
 
-/* In frames as long as they may be. */
-bool worker_reports_send(trm_worker *self)
+bool worker_claim_send(trm_worker *self)
 {
-    trm_writer *all = &self->reports;
-    size_t at = 0;
-    while (at < all->len) {
-        trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_REPORT);
-        size_t next = at;
-        while (next < all->len) {
-            uint32_t len = trm_load_u32(all->data + next);
-            if (frame->len + len > TRM_MESSAGE_BYTES_MAX)
-                break;
-            trm_put_bytes(frame, all->data + next + LENGTH_BYTES, len);
-            next += LENGTH_BYTES + len;
-        }
+    trm_order order;
+    uint32_t at = self->claim_at;
+    while (self->claim_due) {
+        uint32_t end = at, count = 0;
+        while (count < TRM_CLAIM_FRAME_MAX && trm_ledger_next(&self->ledger, &end, &order))
+            count++;
+        uint32_t none = end;
+        trm_claim claim = {.last = !trm_ledger_next(&self->ledger, &none, &order)};
+        trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_CLAIM);
+        trm_claim_encode(&claim, frame);
+        while (count-- > 0 && trm_ledger_next(&self->ledger, &at, &order))
+            trm_order_encode(&order, frame);
         if (trm_sender_send(&self->sender, self->master) != TRM_OK)
-            break;
-        at = next;
+            return false;
+        self->claim_at = at;
+        self->claim_due = !claim.last;
     }
-    bool all_sent = at == all->len;
-    if (at) {
-        memmove(all->data, all->data + at, all->len - at);
-        all->len -= at;
-    }
-    return all_sent;
+    return true;
 }
 
-/* Whether more reports may be taken: those that are gathered have a bound. */
+/* In frames as long as they may be. What the master does not know yet to be held waits for the
+ * claim. */
+bool worker_reports_send(trm_worker *self)
+{
+    const ledger_entry *first;
+    if (!self->attached || self->claim_due)
+        return false;
+    while ((first = trm_ledger_due(&self->ledger))) {
+        trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_REPORT);
+        uint32_t count = 0;
+        for (const ledger_entry *at = first; at; at = trm_ledger_after(&self->ledger, at)) {
+            if (frame->len + at->len > TRM_MESSAGE_BYTES_MAX)
+                break;
+            trm_put_bytes(frame, at->bytes, at->len);
+            count++;
+        }
+        if (trm_sender_send(&self->sender, self->master) != TRM_OK)
+            return false;
+        trm_ledger_sent(&self->ledger, count);
+    }
+    return true;
+}
+
+/* Whether more reports may be taken: what is to be sent has a bound, and what is kept. */
 static bool has_room(trm_worker *self)
 {
-    return self->reports.len < REPORTS_BYTES_MAX || worker_reports_send(self);
+    if (self->ledger.bytes >= KEPT_BYTES_MAX)
+        return false;
+    return self->ledger.due_bytes < REPORTS_BYTES_MAX || worker_reports_send(self);
 }
 
 /* A report that there is no memory for is lost; the master misses it when this rank is idle for
  * long, and says so. */
 static void add_report(trm_worker *self, const trm_report *report)
 {
-    trm_writer *all = &self->reports;
-    size_t begin = all->len;
-    trm_put_u32(all, 0);
-    trm_report_encode(report, all);
-    if (trm_writer_ok(all)) {
-        trm_store_u32(all->data + begin, (uint32_t)(all->len - begin - LENGTH_BYTES));
+    trm_order order = {.phase = report->phase, .task = report->task, .attempt = report->attempt};
+    trm_writer_reset(&self->report);
+    trm_report_encode(report, &self->report);
+    if (trm_writer_ok(&self->report) &&
+        trm_ledger_report(&self->ledger, &order, self->report.data, self->report.len))
         return;
-    }
-    all->failed = false;
-    all->len = begin;
+    self->report.failed = false;
     trm_error("no memory for the report of task %u", report->task);
 }
 
@@ -131,14 +148,6 @@ void worker_refuse(trm_worker *self, const trm_order *order, trm_status status, 
 
 /* ---- Orders in ------------------------------------------------------------------------------ */
 
-static uint32_t in_hand(const trm_worker *self)
-{
-    uint32_t count = self->ready.count + self->reduces.count;
-    for (uint32_t i = 0; self->crew && i < self->executors; i++)
-        count += trm_crew_queued(self->crew, i);
-    return count;
-}
-
 void worker_order(trm_worker *self, const trm_order *order)
 {
     bool reduce = order->phase == TRM_PHASE_REDUCE;
@@ -146,11 +155,15 @@ void worker_order(trm_worker *self, const trm_order *order)
         self->dropped++;
         return;
     }
+    if (trm_ledger_add(&self->ledger, order) != TRM_OK) { /* told twice; or there is no memory to refuse it */
+        self->dropped++;
+        return;
+    }
     if (!self->crew || self->executors_failed == self->executors) {
         worker_refuse(self, order, TRM_EPEER, "this rank has no executor left");
         return;
     }
-    trm_status status = in_hand(self) >= ORDERS_MAX ? TRM_AGAIN : TRM_OK;
+    trm_status status = self->ledger.count > ORDERS_MAX ? TRM_AGAIN : TRM_OK;
     if (status == TRM_OK && reduce)
         status = trm_shuffle_want(self->shuffle, order->task);
     if (status == TRM_OK && !order_queue_put(reduce ? &self->reduces : &self->ready, order)) {

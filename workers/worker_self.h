@@ -5,10 +5,12 @@
 
 #include "workers/adopt.h"
 #include "workers/fetch_serve.h"
+#include "workers/ledger.h"
 #include "workers/shuffle.h"
 #include "workers/worker.h"
 
 #define HELLO_AGAIN_MS 5000u    /* until SETUP comes */
+#define HELLO_FOLLOW_MS 200u    /* … from a master that follows another */
 #define MASTER_SILENT_MS 30000u /* without any frame from it the rank leaves */
 #define MASTER_BEGIN_MS 120000u /* … before SETUP: it may be clearing a large output directory */
 #define BYE_WAIT_MS 2000u       /* for room to say BYE */
@@ -17,7 +19,8 @@
 #define ORDERS_MAX (TRM_EXECUTORS_MAX * TRM_CREW_QUEUE_MAX)
 #define EVENTS_STEP_MAX 4096u        /* of the crew in one step */
 #define LISTS_STEP_MAX 2u            /* of reduces in one step */
-#define REPORTS_BYTES_MAX (1u << 20) /* gathered; then the crew is not asked for more */
+#define REPORTS_BYTES_MAX (1u << 20) /* to be sent; then the crew is not asked for more */
+#define KEPT_BYTES_MAX (64u << 20)   /* … of reports that are not settled */
 #define AHEAD_US 20000u              /* of work that an executor has queued behind what it runs */
 #define TASK_US_MIN 50u              /* what a task counts for that took less than the clock shows */
 
@@ -39,6 +42,9 @@ struct trm_worker {
     /* Its master. */
     uint32_t master;
     bool hello_due, hello_sent, set_up;
+    bool attached;          /* it has answered HELLO with SETUP: it may be reported to */
+    bool claim_due;         /* it is to be told what is held … */
+    uint32_t claim_at;      /* … from here on */
     trm_status crew_status; /* TRM_AGAIN: no executor is up yet; else what HELLO says */
     char crew_text[TRM_TEXT_BYTES_MAX];
     trm_traits traits;
@@ -52,7 +58,8 @@ struct trm_worker {
     uint32_t executors, executors_failed;
     uint32_t running_us;                /* about what a task takes */
     trm_order held[TRM_CREW_QUEUE_MAX]; /* room for a batch */
-    trm_writer reports;                 /* gathered: u32 length, report, … */
+    trm_ledger ledger;                  /* all that is held: ordered, and not settled */
+    trm_writer report;                  /* being composed */
     bool keeps;                         /* the scratch directory is marked to be kept */
 
     /* The data. */
@@ -76,8 +83,10 @@ void worker_order(trm_worker *self, const trm_order *order);
 bool worker_crew_step(trm_worker *self);
 bool worker_reduces_step(trm_worker *self);
 bool worker_feed(trm_worker *self);
-/* Sends the reports that were gathered; false: the transport has no room. */
+/* Sends the reports that are due; false: the transport has no room, or there is no master now. */
 bool worker_reports_send(trm_worker *self);
+/* Says what is held; false: not all of it yet. */
+bool worker_claim_send(trm_worker *self);
 /* Ends an order without running it. */
 void worker_refuse(trm_worker *self, const trm_order *order, trm_status status, const char *text);
 

@@ -106,7 +106,7 @@ static void put_likely(trm_writer *out, uint8_t kind, trm_reader *in)
     uint32_t previous = 0;
     uint64_t epoch = 1 + trm_get_u8(in) % 2;
     uint8_t task = trm_get_u8(in) % 9, shape = trm_get_u8(in), attempt = shape % 4, phase = 1 + shape / 4 % 2;
-    trm_command_type type = (trm_command_type)(TRM_COMMAND_EPOCH + kind % 9);
+    trm_command_type type = (trm_command_type)(TRM_COMMAND_EPOCH + kind % 10);
     trm_command_begin(out, type, 0);
     if (type == TRM_COMMAND_EPOCH)
         trm_epoch_encode(&(trm_epoch){.epoch = epoch + 1, .ranks = 2}, out);
@@ -135,6 +135,8 @@ static void put_likely(trm_writer *out, uint8_t kind, trm_reader *in)
         trm_output_ref_encode(&ref, &previous, out);
     } else if (type == TRM_COMMAND_PUBLISHED)
         trm_task_number_encode(task, &previous, out);
+    else if (type == TRM_COMMAND_MASTER)
+        trm_put_varint(out, attempt);
 }
 
 /* A command of any bytes at all, mostly of a known type. */

@@ -78,13 +78,19 @@ static void block(trm_reader *in, trm_writer *out)
 
 static void small(uint8_t type, trm_reader *in, trm_writer *out)
 {
+    trm_claim claim;
     trm_order order;
     trm_output_at output;
     trm_store store;
     trm_pulse pulse;
     trm_fetch fetch;
     switch (type) {
+    case TRM_WIRE_CLAIM: /* its head; what follows is as in ORDER */
+        trm_claim_decode(&claim, in);
+        trm_claim_encode(&claim, out);
+        break;
     case TRM_WIRE_ORDER:
+    case TRM_WIRE_SETTLED:
         trm_order_decode(&order, in);
         trm_order_encode(&order, out);
         break;

@@ -1,6 +1,7 @@
 /* The real master and the real job table, with simulated workers, over a network in memory and a
  * log in memory: whole jobs in virtual time, through failing tasks, lost outputs, ranks that die,
- * a log that is full, interruptions, and launches that die and are started again.
+ * a log that is full, interruptions, masters that die or are cut off and are followed by another
+ * on another rank's replica, and launches that die and are started again.
  *
  *   master_sim [SEED [HISTORIES]]    runs HISTORIES from SEED on; a failing one prints the
  *                                    command that replays it
@@ -9,7 +10,8 @@
  * What is checked, by a second job table that is given what the log has taken:
  *   a task is committed once, until its output is lost; a committed part is never ordered again;
  *   a part is in place only if it is committed; _SUCCESS is there only when all parts are, whole;
- *   counters are those of every task once; every job ends. */
+ *   counters are those of every task once; every job ends; no attempt is ordered twice, whoever
+ *   leads; what a living rank holds and has claimed is not ordered again because the master changed. */
 #include "jobs/names.h"
 #include "runtime/clock.h"
 #include "runtime/diag.h"
@@ -29,6 +31,9 @@
 #define RANKS_MAX 8u
 #define HOSTS_MAX 3u
 #define LAUNCHES_MAX 12u
+#define ELECTIONS_MAX 12u /* of a launch */
+#define MISSED_MAX 6u
+#define NOBODY UINT32_MAX
 #define STEPS_MAX 400000u
 #define OUT "/out"
 #define STATE "/out/.trireme"
@@ -53,25 +58,38 @@ typedef struct history {
     char host[RANKS_MAX][64], store[RANKS_MAX][64];
     sim_worker *workers[RANKS_MAX];
     trm_transport_net *net;
-    trm_replog *log;
-    trm_master *master;
+    trm_replog *logs[RANKS_MAX];
+    trm_replica replicas[RANKS_MAX];
+    trm_master *masters[RANKS_MAX]; /* one leads; others may not know yet that they do not */
+    uint32_t leader, keeper;        /* NOBODY: an election goes on; a rank that works and lives on */
+    uint64_t epoch;
+    unsigned elections, seldom; /* per thousand: a rank misses that another leads, … */
+    unsigned missed[RANKS_MAX]; /* … MISSED_MAX times at most */
+    uint64_t elect_ns, depose_ns, tell_ns[RANKS_MAX];
     uint64_t kill_ns[RANKS_MAX]; /* 0: never */
     uint64_t crash_ns, interrupt_ns, full_ns, room_ns, lose_ns;
     bool interrupted;
 
-    /* The second table. */
+    /* The second table, and what was ever ordered: a set. */
     trm_table table;
     size_t applied;
-    uint64_t steps, orders, commits, losses, kills, crashes, launches;
+    uint64_t *seen;
+    size_t seen_count, seen_room;
+    uint64_t steps, orders, commits, losses, kills, crashes, launches, failovers, again;
 } history;
+
+static trm_master *master_of(const history *self)
+{
+    return self->leader == NOBODY ? NULL : self->masters[self->leader];
+}
 
 static void fail(const history *self, const char *what, uint64_t number)
 {
     fprintf(stderr, "master_sim: %s (%" PRIu64 "), launch %u, at %" PRIu64 " ms\n", what, number,
             self->launch, (uint64_t)(self->now_ns / TRM_NS_PER_MS));
-    if (self->master) {
+    if (master_of(self)) {
         trm_progress at;
-        trm_master_progress(self->master, &at);
+        trm_master_progress(master_of(self), &at);
         fprintf(stderr, "%s, %u ranks, %u alive, maps %u of %u (%u run), reduces %u of %u (%u run)\n",
                 at.phase, at.ranks, at.ranks_alive, at.of[1].done, at.of[1].total, at.of[1].running,
                 at.of[2].done, at.of[2].total, at.of[2].running);
@@ -100,6 +118,12 @@ static void on_commit(void *context, uint32_t job, const trm_commit *commit, boo
         fail(self, "a commit was refused", commit->task);
 }
 
+static void on_failed(void *context, uint32_t job, const trm_fail *failed, bool accepted)
+{
+    if (!accepted)
+        fail(context, "a failure was refused", failed->task);
+}
+
 static void on_lost(void *context, uint32_t job, const trm_output_ref *ref, bool accepted)
 {
     history *self = context;
@@ -111,7 +135,7 @@ static void follow_log(history *self)
     const uint8_t *bytes;
     size_t len;
     trm_err err;
-    trm_table_watch watch = {.committed = on_commit, .lost = on_lost, .context = self};
+    trm_table_watch watch = {.committed = on_commit, .failed = on_failed, .lost = on_lost, .context = self};
     for (; trm_log_disk_command(self->disk, self->applied, &bytes, &len); self->applied++)
         if (trm_table_apply(&self->table, bytes, len, &watch, &err) != TRM_OK)
             fail(self, err.text, self->applied);
@@ -174,11 +198,68 @@ static void check_counters(history *self)
 
 /* ---- Workers ---------------------------------------------------------------------------------------- */
 
+static void seen_put(uint64_t *seen, size_t room, uint64_t key)
+{
+    size_t at = (size_t)(key * 0x9e3779b97f4a7c15u >> 20) & (room - 1);
+    while (seen[at])
+        at = (at + 1) & (room - 1);
+    seen[at] = key;
+}
+
+static bool is_seen(const history *self, uint64_t key)
+{
+    size_t at = self->seen_room ? (size_t)(key * 0x9e3779b97f4a7c15u >> 20) & (self->seen_room - 1) : 0;
+    while (self->seen_room && self->seen[at] && self->seen[at] != key)
+        at = (at + 1) & (self->seen_room - 1);
+    return self->seen_room && self->seen[at] == key;
+}
+
+static void check_once(history *self, const trm_order *order)
+{
+    uint64_t key = 1ull << 63 | self->epoch << 52 | (uint64_t)order->phase << 50 |
+                   (uint64_t)order->task << 32 | order->attempt;
+    if (is_seen(self, key))
+        fail(self, "an attempt is ordered twice", order->task);
+    if (self->seen_count * 2 >= self->seen_room) {
+        size_t room = self->seen_room ? self->seen_room * 2 : 1024;
+        uint64_t *grown = calloc(room, sizeof *grown);
+        if (!grown)
+            abort();
+        for (size_t i = 0; i < self->seen_room; i++)
+            if (self->seen[i])
+                seen_put(grown, room, self->seen[i]);
+        free(self->seen);
+        self->seen = grown;
+        self->seen_room = room;
+    }
+    seen_put(self->seen, self->seen_room, key);
+    self->seen_count++;
+}
+
+/* Somebody holds an attempt of it that would count, and the master that orders another knows that. */
+static void check_new(history *self, uint64_t term, const trm_order *order)
+{
+    const trm_table_task *task = &job_of(self)->phase[order->phase].task[order->task];
+    for (uint32_t i = 0; i < self->ranks; i++) {
+        trm_order held;
+        if (!self->alive[i] || task->state != TRM_TASK_PENDING ||
+            !sim_worker_holds(self->workers[i], term, order->phase, order->task, &held))
+            continue;
+        if (held.attempt < task->attempt || held.attempt < task->failed_high)
+            continue;
+        self->again++;
+        if (!self->seldom)
+            fail(self, "a task is ordered again that a living rank has claimed", order->task);
+    }
+}
+
 static void on_order(void *context, uint32_t rank, const trm_order *order)
 {
     history *self = context;
     const trm_table_job *job = job_of(self);
+    uint64_t term = sim_worker_term(self->workers[rank]);
     self->orders++;
+    check_once(self, order);
     if (!job || order->phase == TRM_PHASE_SAMPLE)
         return;
     const trm_table_task *task = &job->phase[order->phase].task[order->task];
@@ -187,6 +268,8 @@ static void on_order(void *context, uint32_t rank, const trm_order *order)
      * another attempt, and that order is from before. */
     if (part && task->state != TRM_TASK_PENDING && task->epoch < self->table.epoch)
         fail(self, "a part that an earlier launch has committed is ordered", order->task);
+    if (term == self->table.master_term)
+        check_new(self, term, order);
 }
 
 static bool is_readable(void *context, uint32_t reader, const trm_output_at *at)
@@ -200,8 +283,7 @@ static bool is_readable(void *context, uint32_t reader, const trm_output_at *at)
 
 static trm_status outbox_send(void *context, uint32_t to, const void *frame, size_t len)
 {
-    history *self = context;
-    trm_transport *transport = trm_transport_net_rank(self->net, 0);
+    trm_transport *transport = context; /* of the rank that leads */
     return transport->ops->send(transport, to, frame, len);
 }
 
@@ -222,7 +304,7 @@ static void make_workers(history *self)
             .host = self->host[i],
             .store = self->store[i],
             .executors = 1 + (uint32_t)below(self, 3),
-            .hello_status = i && often(self, 50) ? TRM_ELAUNCH : TRM_OK,
+            .hello_status = i != self->keeper && often(self, 50) ? TRM_ELAUNCH : TRM_OK,
             .hello_ns = self->now_ns + below(self, 100 * TRM_NS_PER_MS),
             .seed = trm_draw_next(&self->draw),
             .is_readable = is_readable,
@@ -231,7 +313,8 @@ static void make_workers(history *self)
         };
         self->workers[i] = sim_worker_create(&config);
         self->alive[i] = true;
-        self->kill_ns[i] = i && often(self, 250) ? self->now_ns + below(self, 5000) * TRM_NS_PER_MS : 0;
+        self->kill_ns[i] =
+            i != self->keeper && often(self, 250) ? self->now_ns + below(self, 5000) * TRM_NS_PER_MS : 0;
     }
 }
 
@@ -246,6 +329,58 @@ static void draw_troubles(history *self)
     self->room_ns = self->full_ns + (1 + below(self, 3000)) * TRM_NS_PER_MS;
     self->lose_ns = often(self, 300) ? at + below(self, span) * TRM_NS_PER_MS : 0;
     self->interrupted = false;
+    self->depose_ns = often(self, 400) ? at + below(self, span) * TRM_NS_PER_MS : 0;
+    self->seldom = often(self, 300) ? 1 + (unsigned)below(self, 900) : 0;
+}
+
+/* ---- Who leads ----------------------------------------------------------------------------------------- */
+
+/* The rank's process sees another of its host die. */
+static bool sees_death(history *self, uint32_t rank, uint32_t other)
+{
+    return strcmp(self->host[rank], self->host[other]) == 0 && often(self, 700);
+}
+
+static void lead(history *self, uint32_t rank)
+{
+    trm_err err;
+    if (self->masters[rank])
+        trm_master_destroy(self->masters[rank]);
+    self->masters[rank] = NULL;
+    trm_replog_mem_lead(self->logs[rank], rank);
+    trm_master_config config = {.spec = &self->spec,
+                                .submission = &self->submission,
+                                .fs = self->fs,
+                                .replica = &self->replicas[rank],
+                                .may_be_followed = true,
+                                .outbox = {outbox_send, trm_transport_net_rank(self->net, rank)},
+                                .ranks = self->ranks,
+                                .epoch = self->epoch,
+                                .seed = self->seed,
+                                .wall_ms = self->now_ns / TRM_NS_PER_MS};
+    if (trm_master_create(&self->masters[rank], &config, &err) != TRM_OK)
+        fail(self, err.text, 0);
+    trm_replog_state log;
+    trm_replog_state_get(self->logs[rank], &log);
+    self->failovers += self->elections++ > 0;
+    self->leader = rank;
+    self->epoch = trm_master_epoch(self->masters[rank]);
+    self->elect_ns = 0;
+    sim_worker_set_master(self->workers[rank], rank, self->epoch, log.term);
+    for (uint32_t i = 0; i < self->ranks; i++)
+        if (!self->alive[i] && sees_death(self, rank, i))
+            trm_master_rank_dead(self->masters[rank], i);
+}
+
+/* Whoever led may live on, and not know of it for a while. */
+static void elect(history *self)
+{
+    uint32_t rank = (uint32_t)below(self, self->ranks), before = self->leader;
+    while (!self->alive[rank])
+        rank = (rank + 1) % self->ranks;
+    lead(self, rank);
+    if (before != NOBODY && before != rank)
+        self->tell_ns[before] = self->now_ns + 1 + below(self, 3000) * TRM_NS_PER_MS;
 }
 
 static void begin_launch(history *self, uint32_t ranks, uint32_t hosts)
@@ -253,6 +388,12 @@ static void begin_launch(history *self, uint32_t ranks, uint32_t hosts)
     self->launches++;
     self->ranks = ranks;
     self->hosts = hosts;
+    self->keeper = (uint32_t)below(self, ranks);
+    self->elections = 0;
+    self->epoch = 0;
+    self->elect_ns = 0;
+    memset(self->tell_ns, 0, sizeof self->tell_ns);
+    memset(self->missed, 0, sizeof self->missed);
     trm_transport_net_options options = {.ranks = self->ranks,
                                          .seed = trm_draw_next(&self->draw),
                                          .delay_max_ns = below(self, 3) * TRM_NS_PER_MS,
@@ -262,32 +403,30 @@ static void begin_launch(history *self, uint32_t ranks, uint32_t hosts)
     make_workers(self);
     draw_troubles(self);
     trm_log_disk_set_full(self->disk, false);
-    self->log = trm_replog_mem_open(self->disk, trm_draw_next(&self->draw), 10000, 5 * TRM_NS_PER_MS,
-                                    often(self, 500) ? 20 : 0);
-    trm_master_config config = {.spec = &self->spec,
-                                .submission = &self->submission,
-                                .fs = self->fs,
-                                .log = self->log,
-                                .outbox = {outbox_send, self},
-                                .ranks = self->ranks,
-                                .seed = self->seed,
-                                .wall_ms = self->now_ns / TRM_NS_PER_MS};
-    trm_err err;
-    if (trm_master_create(&self->master, &config, &err) != TRM_OK)
-        fail(self, err.text, 0);
+    unsigned snapshots = often(self, 500) ? 20 : 0;
+    for (uint32_t i = 0; i < self->ranks; i++) {
+        self->logs[i] = trm_replog_mem_follow(self->disk, trm_draw_next(&self->draw), 10000,
+                                              5 * TRM_NS_PER_MS, snapshots);
+        trm_replica_init(&self->replicas[i], self->logs[i]);
+        self->masters[i] = NULL;
+    }
+    lead(self, 0); /* whom workers begin with */
 }
 
 /* As a process dies: nothing is said to anybody. */
 static void end_launch(history *self, bool crash)
 {
-    trm_master_destroy(self->master);
-    self->master = NULL;
-    if (crash)
-        trm_replog_mem_crash(self->log);
-    else
-        trm_replog_close(self->log);
-    for (uint32_t i = 0; i < self->ranks; i++)
+    for (uint32_t i = 0; i < self->ranks; i++) {
+        trm_master_destroy(self->masters[i]);
+        self->masters[i] = NULL;
+        trm_replica_close(&self->replicas[i]);
+        if (crash)
+            trm_replog_mem_crash(self->logs[i]);
+        else
+            trm_replog_close(self->logs[i]);
         sim_worker_destroy(self->workers[i]);
+    }
+    self->leader = NOBODY;
     trm_transport_net_destroy(self->net);
     if (crash && often(self, 500))
         trm_fs_mem_crash(self->fs);
@@ -301,6 +440,14 @@ static void kill_rank(history *self, uint32_t rank)
 {
     self->alive[rank] = false;
     self->kill_ns[rank] = 0;
+    trm_master_destroy(self->masters[rank]);
+    self->masters[rank] = NULL;
+    if (self->leader == rank) {
+        self->leader = NOBODY;
+        self->elect_ns = self->now_ns + 1 + below(self, 400) * TRM_NS_PER_MS;
+    } else if (master_of(self) && sees_death(self, self->leader, rank)) {
+        trm_master_rank_dead(master_of(self), rank);
+    }
     self->kills++;
     trm_transport_net_kill(self->net, rank);
     for (size_t i = 0; i < self->runs.count && often(self, 500); i++) /* its disk, too */
@@ -316,9 +463,26 @@ static void lose_some(history *self)
             self->runs.run[i].gone = true;
 }
 
-static void receive_rank0(history *self)
+static bool is_for_master(uint8_t type)
 {
-    trm_transport *transport = trm_transport_net_rank(self->net, 0);
+    return type == TRM_WIRE_HELLO || type == TRM_WIRE_CLAIM || type == TRM_WIRE_REPORT ||
+           type == TRM_WIRE_LOST || type == TRM_WIRE_BYE || type == TRM_WIRE_HELD || type == TRM_WIRE_PULSE;
+}
+
+static void learn_leader(history *self, uint32_t rank, uint32_t from, const trm_wire_header *header)
+{
+    if (header->epoch != self->epoch || header->term <= sim_worker_term(self->workers[rank]))
+        return;
+    if (often(self, self->seldom) && self->missed[rank]++ < MISSED_MAX)
+        return;
+    self->missed[rank] = 0;
+    sim_worker_set_master(self->workers[rank], from, header->epoch, header->term);
+    trm_replog_mem_tell(self->logs[rank]);
+}
+
+static void receive(history *self, uint32_t rank)
+{
+    trm_transport *transport = trm_transport_net_rank(self->net, rank);
     const uint8_t *bytes;
     uint32_t from;
     size_t len;
@@ -327,21 +491,30 @@ static void receive_rank0(history *self)
         trm_reader body;
         if (trm_wire_open(bytes, len, &header, &body) != TRM_OK)
             fail(self, "a frame that does not open", from);
-        bool for_master = header.type == TRM_WIRE_HELLO || header.type == TRM_WIRE_REPORT ||
-                          header.type == TRM_WIRE_LOST || header.type == TRM_WIRE_BYE ||
-                          header.type == TRM_WIRE_HELD || header.type == TRM_WIRE_PULSE;
-        if (for_master)
-            trm_master_receive(self->master, from, &header, &body, self->now_ns);
-        else
-            sim_worker_frame(self->workers[0], bytes, len);
+        if (header.type == TRM_WIRE_PULSE && from != rank)
+            learn_leader(self, rank, from, &header);
+        if (!is_for_master(header.type))
+            sim_worker_frame(self->workers[rank], from, bytes, len);
+        else if (self->masters[rank])
+            trm_master_receive(self->masters[rank], from, &header, &body, self->now_ns);
     }
 }
 
 static void do_troubles(history *self, uint64_t *wake_ns)
 {
-    uint64_t *due[] = {&self->interrupt_ns, &self->full_ns, &self->room_ns, &self->lose_ns};
-    if (self->interrupt_ns && self->now_ns >= self->interrupt_ns) {
-        trm_master_interrupt(self->master, "a person said so");
+    uint64_t *due[] = {&self->interrupt_ns, &self->full_ns,  &self->room_ns,
+                       &self->lose_ns,      &self->elect_ns, &self->depose_ns};
+    if (self->depose_ns && self->now_ns >= self->depose_ns) {
+        self->depose_ns = often(self, 500) ? self->now_ns + (1 + below(self, 2000)) * TRM_NS_PER_MS : 0;
+        self->elect_ns = self->now_ns;
+    }
+    if (self->elect_ns && self->now_ns >= self->elect_ns) {
+        self->elect_ns = 0;
+        if (self->leader == NOBODY || self->elections < ELECTIONS_MAX)
+            elect(self);
+    }
+    if (self->interrupt_ns && self->now_ns >= self->interrupt_ns && master_of(self)) {
+        trm_master_interrupt(master_of(self), "a person said so");
         self->interrupted = true;
         self->interrupt_ns = 0;
     }
@@ -360,10 +533,33 @@ static void do_troubles(history *self, uint64_t *wake_ns)
             kill_rank(self, i);
         if (self->kill_ns[i] && self->kill_ns[i] < *wake_ns)
             *wake_ns = self->kill_ns[i];
+        if (self->tell_ns[i] && self->now_ns >= self->tell_ns[i]) {
+            trm_replog_mem_tell(self->logs[i]);
+            self->tell_ns[i] = 0;
+        }
+        if (self->tell_ns[i] && self->tell_ns[i] < *wake_ns)
+            *wake_ns = self->tell_ns[i];
     }
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < sizeof due / sizeof due[0]; i++)
         if (*due[i] && *due[i] < *wake_ns)
             *wake_ns = *due[i];
+}
+
+static bool rank_turn(history *self, uint32_t rank, uint64_t *wake_ns)
+{
+    trm_master *master = self->masters[rank];
+    trm_err why;
+    receive(self, rank);
+    bool any = master ? trm_master_step(master, self->now_ns, self->now_ns / TRM_NS_PER_MS, wake_ns)
+                      : trm_replica_step(&self->replicas[rank], self->now_ns, wake_ns);
+    if (master && trm_master_deposed(master, &why)) {
+        if (rank == self->leader)
+            fail(self, why.text, rank);
+        trm_master_destroy(master);
+        self->masters[rank] = NULL;
+    }
+    sim_worker_step(self->workers[rank], self->now_ns, wake_ns);
+    return any;
 }
 
 /* One moment: everybody has a turn. Returns when the next is. */
@@ -374,11 +570,10 @@ static uint64_t turn(history *self)
     do_troubles(self, &wake_ns);
     for (uint32_t i = 0; i < self->ranks; i++)
         trm_transport_net_rank(self->net, i)->ops->poll(trm_transport_net_rank(self->net, i));
-    receive_rank0(self);
-    bool any = trm_master_step(self->master, self->now_ns, self->now_ns / TRM_NS_PER_MS, &wake_ns);
+    bool any = false;
     for (uint32_t i = 0; i < self->ranks; i++)
         if (self->alive[i])
-            sim_worker_step(self->workers[i], self->now_ns, &wake_ns);
+            any |= rank_turn(self, i, &wake_ns);
     uint64_t arrival_ns = trm_transport_net_next_ns(self->net);
     wake_ns = arrival_ns < wake_ns ? arrival_ns : wake_ns;
     return any || wake_ns <= self->now_ns ? self->now_ns + 1000 : wake_ns;
@@ -395,7 +590,7 @@ static bool run_launch(history *self, trm_end *end)
         follow_log(self);
         if (steps % 16 == 0)
             check_output(self);
-        if (trm_master_ended(self->master, end))
+        if (master_of(self) && trm_master_ended(master_of(self), end))
             return true;
         if (self->crash_ns && next_ns >= self->crash_ns)
             return false;
@@ -434,7 +629,7 @@ static void draw_job(history *self)
 
 static void make_history(history *self, uint64_t seed)
 {
-    *self = (history){.seed = seed, .draw = trm_draw_from(seed), .now_ns = TRM_NS_PER_S};
+    *self = (history){.seed = seed, .draw = trm_draw_from(seed), .now_ns = TRM_NS_PER_S, .leader = NOBODY};
     trm_err err = {""};
     draw_job(self);
     self->fs = trm_fs_mem_create(seed);
@@ -459,6 +654,7 @@ static void end_history(history *self)
     trm_table_close(&self->table);
     trm_log_disk_destroy(self->disk);
     sim_runs_close(&self->runs);
+    free(self->seen);
     trm_fs_mem_destroy(self->fs);
 }
 
@@ -476,7 +672,8 @@ static bool check_end(history *self, const trm_end *end)
             fail(self, "a job is done without _SUCCESS", 0);
         return true;
     }
-    if (end->exit_code == 4 && self->interrupted)
+    /* Its workers may have been told by a master that was deposed before all of them were. */
+    if ((end->exit_code == 4 || (end->exit_code == 5 && self->failovers)) && self->interrupted)
         return false;
     bool may_fail = self->must_fail || self->habits.fail_permille || self->habits.refuse_permille;
     if (job && job->state == TRM_JOB_FAILED && may_fail)
@@ -530,13 +727,16 @@ static bool bench_turn(bench *self, uint64_t *wake_ns)
         trm_transport_net_rank(world->net, i)->ops->poll(trm_transport_net_rank(world->net, i));
     int64_t before = self->measures_bytes ? malloced() : 0;
     uint64_t begin_ns = trm_clock_now_ns();
-    receive_rank0(world);
-    bool any = trm_master_step(world->master, world->now_ns, world->now_ns / TRM_NS_PER_MS, wake_ns);
+    receive(world, 0);
+    bool any = trm_master_step(master_of(world), world->now_ns, world->now_ns / TRM_NS_PER_MS, wake_ns);
     self->master_ns += trm_clock_now_ns() - begin_ns;
     self->bytes += self->measures_bytes ? malloced() - before : 0;
     self->bytes_max = self->bytes > self->bytes_max ? self->bytes : self->bytes_max;
-    for (uint32_t i = 0; i < world->ranks; i++)
+    for (uint32_t i = 0; i < world->ranks; i++) {
+        if (i)
+            receive(world, i);
         sim_worker_step(world->workers[i], world->now_ns, wake_ns);
+    }
     return any;
 }
 
@@ -561,7 +761,8 @@ static void bench_run(bench *self, uint32_t tasks)
     begin_launch(world, 2, 1);
     trm_log_disk_forget(world->disk, true);
     memset(world->kill_ns, 0, sizeof world->kill_ns);
-    while (!trm_master_ended(world->master, &end)) {
+    world->seldom = 0;
+    while (!trm_master_ended(master_of(world), &end)) {
         uint64_t wake_ns = UINT64_MAX;
         trm_transport_net_set_now(world->net, world->now_ns);
         bool any = bench_turn(self, &wake_ns);
@@ -596,6 +797,7 @@ int main(int argc, char **argv)
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : HISTORIES;
     uint64_t steps = 0, orders = 0, commits = 0, losses = 0, kills = 0, crashes = 0, launches = 0;
+    uint64_t failovers = 0, again = 0;
     trm_diag_configure(argc > 3 ? TRM_DIAG_DEBUG : TRM_DIAG_ERROR, -1);
     for (uint64_t seed = first; seed < first + count; seed++) {
         history self;
@@ -607,10 +809,12 @@ int main(int argc, char **argv)
         kills += self.kills;
         crashes += self.crashes;
         launches += self.launches;
+        failovers += self.failovers;
+        again += self.again;
     }
     printf("master_sim: %" PRIu64 " histories, %" PRIu64 " launches, %" PRIu64 " steps, %" PRIu64
            " orders, %" PRIu64 " commits, %" PRIu64 " outputs lost, %" PRIu64 " ranks and %" PRIu64
-           " launches killed\n",
-           count, launches, steps, orders, commits, losses, kills, crashes);
+           " launches killed, %" PRIu64 " masters followed, %" PRIu64 " tasks held late and ordered again\n",
+           count, launches, steps, orders, commits, losses, kills, crashes, failovers, again);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* A replicated log in memory, for simulations: virtual time, a disk that outlives the process and
- * that can be full. One voter: what its disk has taken is committed.
+ * that can be full. What the disk has taken is committed; several ranks may have the same disk open,
+ * one of which leads.
  *
  *   propose ─▶ pending ─ delay ─▶ on the disk, next() yields it
  */
@@ -25,6 +26,14 @@ void trm_log_disk_forget(trm_log_disk *self, bool forget);
  * every `snapshot_commands` (0: never). */
 trm_replog *trm_replog_mem_open(trm_log_disk *disk, uint64_t seed, uint64_t delay_min_ns,
                                 uint64_t delay_max_ns, unsigned snapshot_commands);
+/* As one that follows: it learns late what is committed, at times by an image. */
+trm_replog *trm_replog_mem_follow(trm_log_disk *disk, uint64_t seed, uint64_t delay_min_ns,
+                                  uint64_t delay_max_ns, unsigned snapshot_commands);
+/* It is elected. Of what is pending with the leader before it the first few are committed. That one
+ * believes that it leads until it is told; it learns of no command meanwhile, and none of its own
+ * is committed. */
+void trm_replog_mem_lead(trm_replog *self, uint32_t rank);
+void trm_replog_mem_tell(trm_replog *self);
 /* The process dies: of what is pending, the first few may have reached the disk. */
 void trm_replog_mem_crash(trm_replog *self);
 

@@ -12,6 +12,7 @@
 #define LOST_AGAIN_NS (15000 * TRM_NS_PER_MS)
 #define HELLO_AGAIN_NS (5000 * TRM_NS_PER_MS)
 #define NOWHERE UINT32_MAX
+#define HELLO_FOLLOW_NS (200 * TRM_NS_PER_MS)
 #define PULSE_NS (TRM_PULSE_MS * TRM_NS_PER_MS)
 
 typedef struct running {
@@ -19,12 +20,21 @@ typedef struct running {
     uint64_t begin_ns, end_ns; /* end 0: idle */
 } running;
 
+/* An order that is not settled. */
+typedef struct held {
+    trm_order order;
+    trm_writer report; /* empty: it has not ended */
+    bool due;          /* its report is to be sent */
+    bool failed;       /* … and says so */
+} held;
+
 struct sim_worker {
     sim_worker_config config;
     char host[64], store[64];
     trm_draw draw;
     uint64_t now_ns, hello_ns, pulse_ns, epoch, term, dropped;
-    bool hello_sent, set_up, ended;
+    uint32_t master;
+    bool hello_sent, set_up, attached, claim_due, ended;
     trm_end end;
     trm_setup setup;
     trm_output_at *known; /* by map task; rank NOWHERE: not known */
@@ -32,7 +42,10 @@ struct sim_worker {
     trm_order *queue;
     size_t queue_at, queue_count, queue_room;
     running *executor;
-    trm_writer frame, reports;
+    held *held;
+    size_t held_count, held_room, due_count;
+    trm_writer frame;
+    uint64_t claimed_term;
 };
 
 static void *must(void *memory)
@@ -106,7 +119,7 @@ static trm_status send(sim_worker *self)
 {
     trm_transport *transport = self->config.transport;
     trm_wire_seal(&self->frame);
-    return transport->ops->send(transport, 0, self->frame.data, self->frame.len);
+    return transport->ops->send(transport, self->master, self->frame.data, self->frame.len);
 }
 
 static void say_hello(sim_worker *self)
@@ -123,7 +136,7 @@ static void say_hello(sim_worker *self)
     free(hello);
     send(self);
     self->hello_sent = true;
-    self->hello_ns = self->now_ns + HELLO_AGAIN_NS;
+    self->hello_ns = self->now_ns + (self->set_up ? HELLO_FOLLOW_NS : HELLO_AGAIN_NS);
 }
 
 static uint32_t running_count(const sim_worker *self)
@@ -134,23 +147,79 @@ static uint32_t running_count(const sim_worker *self)
     return count;
 }
 
+/* ---- What is held -------------------------------------------------------------------------- */
+
+static held *find_held(const sim_worker *self, const trm_order *order)
+{
+    for (size_t i = 0; i < self->held_count; i++) {
+        const trm_order *at = &self->held[i].order;
+        if (at->phase == order->phase && at->task == order->task && at->attempt == order->attempt)
+            return &self->held[i];
+    }
+    return NULL;
+}
+
+static void hold(sim_worker *self, const trm_order *order)
+{
+    if (self->held_count == self->held_room) {
+        self->held_room = self->held_room ? self->held_room * 2 : 64;
+        self->held = must(realloc(self->held, self->held_room * sizeof *self->held));
+    }
+    self->held[self->held_count++] = (held){.order = *order};
+}
+
+static void release(sim_worker *self, held *it)
+{
+    trm_writer_close(&it->report);
+    *it = self->held[--self->held_count];
+}
+
 static void report(sim_worker *self, const trm_report *report)
 {
-    if (!self->reports.len) {
-        trm_wire_header header = {.type = TRM_WIRE_REPORT, .epoch = self->epoch, .term = self->term};
-        trm_wire_begin(&self->reports, &header);
-    }
-    trm_report_encode(report, &self->reports);
+    held *it = find_held(
+        self, &(trm_order){.phase = report->phase, .task = report->task, .attempt = report->attempt});
+    assert(it && !it->report.len);
+    trm_report_encode(report, &it->report);
+    it->due = true;
+    it->failed = report->status != TRM_OK;
+    self->due_count++;
+}
+
+static bool claim_send(sim_worker *self)
+{
+    trm_writer *frame = begin(self, TRM_WIRE_CLAIM);
+    trm_claim_encode(&(trm_claim){.last = true}, frame);
+    for (size_t i = 0; i < self->held_count; i++)
+        trm_order_encode(&self->held[i].order, frame);
+    if (send(self) == TRM_AGAIN)
+        return false;
+    self->claim_due = false;
+    self->claimed_term = self->term;
+    return true;
 }
 
 static void reports_send(sim_worker *self)
 {
-    if (!self->reports.len)
+    if (!self->attached || (self->claim_due && !claim_send(self)) || !self->due_count)
         return;
-    trm_wire_seal(&self->reports);
-    trm_transport *transport = self->config.transport;
-    if (transport->ops->send(transport, 0, self->reports.data, self->reports.len) != TRM_AGAIN)
-        trm_writer_reset(&self->reports);
+    begin(self, TRM_WIRE_REPORT);
+    for (size_t i = 0; i < self->held_count; i++)
+        if (self->held[i].due)
+            trm_put_bytes(&self->frame, self->held[i].report.data, self->held[i].report.len);
+    if (send(self) == TRM_AGAIN)
+        return;
+    for (size_t i = 0; i < self->held_count; i++)
+        self->held[i].due = false;
+    self->due_count = 0;
+}
+
+static void report_again(sim_worker *self)
+{
+    self->due_count = 0;
+    for (size_t i = 0; i < self->held_count; i++) {
+        self->held[i].due = self->held[i].report.len > 0;
+        self->due_count += self->held[i].due;
+    }
 }
 
 /* ---- Attempts ---------------------------------------------------------------------------------- */
@@ -334,19 +403,20 @@ static void on_setup(sim_worker *self, const trm_wire_header *header, trm_reader
     self->setup = setup;
     self->epoch = header->epoch;
     self->term = header->term;
-    self->set_up = true;
+    self->set_up = self->attached = self->claim_due = true;
+    report_again(self);
 }
 
 static void on_adopt(sim_worker *self, trm_reader *body)
 {
     while (trm_reader_left(body)) {
-        trm_held held = {.last = true};
-        trm_store_decode(&held.store, body);
+        trm_held adopted = {.last = true};
+        trm_store_decode(&adopted.store, body);
         assert(trm_reader_ok(body));
-        trm_held_encode(&held, begin(self, TRM_WIRE_HELD));
+        trm_held_encode(&adopted, begin(self, TRM_WIRE_HELD));
         for (size_t i = 0; i < self->config.runs->count; i++) {
             sim_run *run = &self->config.runs->run[i];
-            if (run->gone || run->epoch != held.store.epoch || strcmp(run->store, held.store.path) != 0)
+            if (run->gone || run->epoch != adopted.store.epoch || strcmp(run->store, adopted.store.path) != 0)
                 continue;
             strcpy(run->store, self->store);
             run->epoch = self->epoch;
@@ -366,6 +436,8 @@ static void on_orders(sim_worker *self, trm_reader *body)
         assert(trm_reader_ok(body));
         if (self->config.ordered)
             self->config.ordered(self->config.context, self->config.transport->rank, &order);
+        assert(!find_held(self, &order));
+        hold(self, &order);
         queue_put(self, &order);
     }
 }
@@ -394,16 +466,35 @@ static void on_end(sim_worker *self, trm_reader *body)
             self->config.runs->run[i].gone = true;
 }
 
+static void on_settled(sim_worker *self, trm_reader *body)
+{
+    while (trm_reader_left(body)) {
+        trm_order order;
+        trm_order_decode(&order, body);
+        held *it = find_held(self, &order);
+        assert(trm_reader_ok(body));
+        if (!it)
+            continue;
+        assert(it->report.len);
+        self->due_count -= it->due;
+        release(self, it);
+    }
+}
+
 static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *body)
 {
-    if (header->type == TRM_WIRE_END) {
+    if ((self->epoch && header->epoch != self->epoch) || header->term < self->term) {
+        self->dropped++;
+    } else if (header->type == TRM_WIRE_END) {
         on_end(self, body);
     } else if (header->type == TRM_WIRE_SETUP) {
         on_setup(self, header, body);
-    } else if (!self->set_up || header->epoch != self->epoch || header->term < self->term) {
+    } else if (!self->attached || header->term != self->term) {
         self->dropped += header->type != TRM_WIRE_PULSE;
     } else if (header->type == TRM_WIRE_ORDER) {
         on_orders(self, body);
+    } else if (header->type == TRM_WIRE_SETTLED) {
+        on_settled(self, body);
     } else if (header->type == TRM_WIRE_OUTPUTS) {
         on_outputs(self, body);
     } else if (header->type == TRM_WIRE_ADOPT) {
@@ -413,18 +504,12 @@ static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *bo
 
 void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
 {
-    trm_transport *transport = self->config.transport;
-    const uint8_t *bytes;
-    uint32_t from;
-    size_t len;
     self->now_ns = now_ns;
-    while (transport->rank && transport->ops->receive(transport, &from, &bytes, &len) == TRM_OK)
-        sim_worker_frame(self, bytes, len);
     if (self->ended)
         return;
-    if (now_ns >= self->hello_ns && !self->set_up)
+    if (now_ns >= self->hello_ns && !self->attached)
         say_hello(self);
-    if (!self->set_up && self->hello_ns < *wake_ns)
+    if (!self->attached && self->hello_ns < *wake_ns)
         *wake_ns = self->hello_ns;
     executors_step(self, wake_ns);
     reports_send(self);
@@ -439,11 +524,11 @@ void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
         *wake_ns = self->pulse_ns;
 }
 
-void sim_worker_frame(sim_worker *self, const uint8_t *bytes, size_t len)
+void sim_worker_frame(sim_worker *self, uint32_t from, const uint8_t *bytes, size_t len)
 {
     trm_wire_header header;
     trm_reader body;
-    if (trm_wire_open(bytes, len, &header, &body) == TRM_OK && !self->ended)
+    if (trm_wire_open(bytes, len, &header, &body) == TRM_OK && from == self->master && !self->ended)
         obey(self, &header, &body);
     else
         self->dropped += !self->ended;
@@ -472,8 +557,10 @@ void sim_worker_destroy(sim_worker *self)
     free(self->lost_ns);
     free(self->queue);
     free(self->executor);
+    while (self->held_count)
+        release(self, &self->held[0]);
+    free(self->held);
     trm_writer_close(&self->frame);
-    trm_writer_close(&self->reports);
     free(self);
 }
 
@@ -487,4 +574,31 @@ bool sim_worker_ended(const sim_worker *self, trm_end *end)
 uint64_t sim_worker_dropped(const sim_worker *self)
 {
     return self->dropped;
+}
+
+void sim_worker_set_master(sim_worker *self, uint32_t master, uint64_t epoch, uint64_t term)
+{
+    if (epoch < self->epoch || (epoch == self->epoch && term <= self->term) || self->ended)
+        return;
+    self->master = master;
+    self->epoch = epoch;
+    self->term = term;
+    self->attached = self->claim_due = false;
+    if (self->hello_sent)
+        self->hello_ns = self->now_ns;
+}
+
+uint64_t sim_worker_term(const sim_worker *self)
+{
+    return self->term;
+}
+
+bool sim_worker_holds(const sim_worker *self, uint64_t term, uint8_t phase, uint32_t task, trm_order *out)
+{
+    for (size_t i = 0; i < self->held_count && self->claimed_term == term; i++) {
+        *out = self->held[i].order;
+        if (out->phase == phase && out->task == task && !self->held[i].failed)
+            return true;
+    }
+    return false;
 }

@@ -64,9 +64,15 @@ typedef struct sim_worker_config {
 
 sim_worker *sim_worker_create(const sim_worker_config *config); /* aborts without memory */
 void sim_worker_destroy(sim_worker *self);
-/* A frame for the worker of rank 0, which shares its transport with the master. */
-void sim_worker_frame(sim_worker *self, const uint8_t *bytes, size_t len);
-/* Takes frames (but rank 0), ends attempts that are due, sends. Lowers *wake_ns. */
+/* A frame for the worker: whoever holds the rank's transport reads it. */
+void sim_worker_frame(sim_worker *self, uint32_t from, const uint8_t *bytes, size_t len);
+/* It learns of another master, as trm_worker_set_master. */
+void sim_worker_set_master(sim_worker *self, uint32_t master, uint64_t epoch, uint64_t term);
+uint64_t sim_worker_term(const sim_worker *self);
+/* Whether the master of this term has been told all that is held here, and what that is: an attempt
+ * of the task that runs, or has succeeded, and is not settled. */
+bool sim_worker_holds(const sim_worker *self, uint64_t term, uint8_t phase, uint32_t task, trm_order *out);
+/* Ends attempts that are due, sends. Lowers *wake_ns. */
 void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns);
 bool sim_worker_ended(const sim_worker *self, trm_end *end);
 uint64_t sim_worker_dropped(const sim_worker *self);
