@@ -62,6 +62,9 @@ typedef struct trm_spec {
     trm_compress_mode compress;
     int compress_level; /* zlib's, 1 … 9 */
 
+    uint64_t election_timeout_ms; /* silence of a leader after which another is elected; 0: the default */
+    bool unsafe_recover;          /* go on without a majority of the last launch's logs */
+
     bool quiet, verbose, report_bindings;
 } trm_spec;
 

@@ -11,7 +11,7 @@
  *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
  *       │ ── LOST ──────────────────▶ │   a committed map output cannot be read any more
  *       │ ── PULSE ─────────────────▶ │   alive, and how far (every TRM_PULSE_MS)
- *       │ ◀───────────────── PULSE ── │   alive (every TRM_MASTER_PULSE_MS; its numbers are 0)
+ *       │ ◀───────────────── LEADS ── │   alive, and in which term (every TRM_MASTER_PULSE_MS; no body)
  *       │ ◀─────────────────── END ── │   the job is over: clean up
  *       │ ── BYE ───────────────────▶ │   cleaned up
  *       │ ◀─────────────── ADOPT ──── │   take over the runs of these stores on your host
@@ -67,9 +67,10 @@ typedef enum trm_wire_type {
     TRM_WIRE_HELD,
     TRM_WIRE_BEGIN,
     TRM_WIRE_CLAIM,
-    TRM_WIRE_SETTLED
+    TRM_WIRE_SETTLED,
+    TRM_WIRE_LEADS
 } trm_wire_type;
-#define TRM_WIRE_TYPE_MAX TRM_WIRE_SETTLED
+#define TRM_WIRE_TYPE_MAX TRM_WIRE_LEADS
 
 typedef enum trm_phase {
     TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */

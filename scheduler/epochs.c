@@ -419,8 +419,7 @@ static trm_status recover(const last_launch *self, trm_writer *image, trm_err *e
 static trm_status make_store(const trm_epochs_config *config, uint64_t epoch, uint32_t rank,
                              const trm_writer *image, trm_err *err)
 {
-    char dir[PATH_BYTES], owner[PATH_BYTES];
-    uint64_t id;
+    char dir[PATH_BYTES];
     trm_status status = trm_epoch_store_name(config->state_dir, epoch, rank, dir, err);
     if (status == TRM_OK) /* of a launch with this number that died before it began */
         status = trm_fs_remove_tree(config->fs, dir, err);
@@ -433,10 +432,7 @@ static trm_status make_store(const trm_epochs_config *config, uint64_t epoch, ui
                                   .image_len = image->len};
     if (status == TRM_OK)
         status = trm_replog_raft_make(&log, err);
-    if (status == TRM_OK)
-        status = owner_name(dir, owner, err);
-    return status == TRM_OK ? trm_paxos_store_make(config->fs, owner, config->entropy ^ (rank + 1), &id, err)
-                            : status;
+    return status == TRM_OK ? trm_epochs_join(config->fs, dir, config->entropy ^ (rank + 1), err) : status;
 }
 
 static trm_status begin(const trm_epochs_config *config, uint64_t epoch, const trm_writer *image,
@@ -496,6 +492,14 @@ trm_status trm_epochs_begin(const trm_epochs_config *config, trm_epochs_begun *o
     if (status == TRM_OK)
         *out = begun;
     return status;
+}
+
+trm_status trm_epochs_join(trm_fs *fs, const char *store_dir, uint64_t entropy, trm_err *err)
+{
+    char owner[PATH_BYTES];
+    uint64_t id;
+    trm_status status = owner_name(store_dir, owner, err);
+    return status == TRM_OK ? trm_paxos_store_make(fs, owner, entropy, &id, err) : status;
 }
 
 /* ---- Forgetting

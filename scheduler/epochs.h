@@ -51,6 +51,9 @@ trm_status trm_epochs_begin(const trm_epochs_config *config, trm_epochs_begun *o
 /* Removes what launches before `epoch` have left, once it is known that this one goes on. */
 void trm_epochs_forget(trm_fs *fs, const char *state_dir, uint64_t epoch);
 
+/* Makes the register of a log that a rank has begun in the course of a launch, in its directory. */
+trm_status trm_epochs_join(trm_fs *fs, const char *store_dir, uint64_t entropy, trm_err *err);
+
 /* LOG/e<n>.r<rank>; `out` has TRM_FS_PATH_BYTES_MAX. TRM_EOUTPUT: too long. */
 trm_status trm_epoch_store_name(const char *state_dir, uint64_t epoch, uint32_t rank, char *out,
                                 trm_err *err);

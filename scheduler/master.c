@@ -326,6 +326,17 @@ bool trm_master_deposed(const trm_master *self, trm_err *why)
 
 /* ---- What others ask -------------------------------------------------------------------------------- */
 
+bool trm_master_rank_lives(const trm_master *self, uint32_t rank)
+{
+    return rank < self->config.ranks && self->ranks[rank].state != RANK_LOST &&
+           self->ranks[rank].state != RANK_GONE;
+}
+
+bool trm_master_is_over(const trm_master *self)
+{
+    return self->stage >= STAGE_END;
+}
+
 const trm_table *trm_master_table(const trm_master *self)
 {
     return self->table;

@@ -39,6 +39,8 @@ typedef struct trm_master_config {
     const trm_submission *submission; /* the job; its plan lies in the state directory */
     trm_fs *fs;
     trm_replica *replica; /* its log leads; the master's until trm_master_destroy, then as it is */
+    bool (*is_voter)(void *context, uint32_t rank); /* for the record; NULL: whoever leads is the only one */
+    void *is_voter_context;
     bool may_be_followed; /* the log has other voters: when it fails here, one of them leads */
     trm_outbox outbox;
     uint32_t ranks;
@@ -95,6 +97,10 @@ void trm_master_progress(const trm_master *self, trm_progress *out);
 /* What has been committed so far; names: trm_traits_counter_name. */
 void trm_master_counters(const trm_master *self, trm_counters *out);
 /* For the tests' invariants, and for status. */
+/* Whether the rank has come and is not known to be gone, or is awaited. */
+bool trm_master_rank_lives(const trm_master *self, uint32_t rank);
+/* The job's end is decided and durable: what is left is to tell the ranks. */
+bool trm_master_is_over(const trm_master *self);
 const trm_table *trm_master_table(const trm_master *self);
 uint64_t trm_master_epoch(const trm_master *self);
 

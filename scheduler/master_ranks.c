@@ -386,8 +386,7 @@ static bool pulse_step(trm_master *self, uint64_t *wake_ns)
 {
     bool due = self->now_ns >= self->pulse_ns;
     if (due) {
-        master_frame_begin(self, TRM_WIRE_PULSE);
-        trm_pulse_encode(&(trm_pulse){0}, &self->frame);
+        master_frame_begin(self, TRM_WIRE_LEADS);
         for (uint32_t i = 0; i < self->config.ranks; i++)
             if (i != self->own_rank && self->ranks[i].state != RANK_GONE)
                 master_frame_send(self, i); /* one that finds no room is not missed */

@@ -160,6 +160,13 @@ static const char *rank_state_name(const master_rank *rank)
     return rank->state == RANK_READY && rank->aside ? "aside" : names[rank->state];
 }
 
+static bool is_voter(const trm_master *self, uint32_t rank)
+{
+    if (!self->config.is_voter)
+        return rank == self->own_rank;
+    return self->config.is_voter(self->config.is_voter_context, rank);
+}
+
 static void put_ranks(const trm_master *self, trm_json *json)
 {
     trm_json_list(json, "ranks");
@@ -170,7 +177,7 @@ static void put_ranks(const trm_master *self, trm_json *json)
         trm_json_string(json, "host", rank->host_name ? rank->host_name : "");
         trm_json_u64(json, "pid", rank->pid);
         trm_json_string(json, "state", rank_state_name(rank));
-        trm_json_bool(json, "voter", i == self->own_rank); /* the log has one */
+        trm_json_bool(json, "voter", is_voter(self, i));
         trm_json_close(json);
     }
     trm_json_close(json);

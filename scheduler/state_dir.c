@@ -488,6 +488,47 @@ trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_sub
     return status;
 }
 
+trm_status trm_state_dir_hold(trm_file **out, const trm_spec *spec, trm_fs *fs, trm_err *err)
+{
+    trm_state_dir self = {.fs = fs, .spec = spec};
+    char dir[PATH_BYTES], path[PATH_BYTES];
+    trm_file *file = NULL;
+    trm_status status = private_path(&self, dir, err);
+    if (status == TRM_OK)
+        status = join(path, dir, TRM_LOCK_NAME, err);
+    if (status == TRM_OK)
+        status = fs->ops->open(fs, path, TRM_FS_WRITE | TRM_FS_CREATE, &file, err);
+    if (status != TRM_OK)
+        return status;
+    status = fs->ops->lock(file, err);
+    if (status != TRM_OK) {
+        fs->ops->close(file);
+        return status;
+    }
+    *out = file;
+    return TRM_OK;
+}
+
+trm_status trm_state_dir_submission(trm_submission *out, const trm_spec *spec, const trm_traits *traits,
+                                    trm_fs *fs, trm_err *err)
+{
+    trm_state_dir self = {.fs = fs, .spec = spec};
+    saved_job *saved = calloc(1, sizeof *saved);
+    if (!saved)
+        return trm_err_set(err, TRM_ENOMEM, "no memory to read the job's identity");
+    read_identity(&self, saved);
+    trm_status status = saved->status;
+    trm_plan plan;
+    if (status != TRM_OK)
+        *err = saved->why;
+    else
+        status = trm_plan_load(&plan, fs, spec->state_dir, saved->identity.plan_crc, err);
+    if (status == TRM_OK)
+        *out = (trm_submission){.traits = *traits, .plan = plan, .identity = saved->identity};
+    free(saved);
+    return status;
+}
+
 /* ---- The end ------------------------------------------------------------------------------------------ */
 
 /* Directories that were made, from the lowest up; one that is not empty by now stays. */

@@ -51,6 +51,15 @@ trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_sub
 void trm_state_dir_undo(trm_state_dir *self);
 void trm_state_dir_close(trm_state_dir *self);
 
+/* The job that the state directory is of, as rank 0 has prepared it: identity and plan as they are
+ * saved, for a rank that comes to lead. As trm_submission_init; TRM_ELOST when there is none. */
+trm_status trm_state_dir_submission(trm_submission *out, const trm_spec *spec, const trm_traits *traits,
+                                    trm_fs *fs, trm_err *err);
+
+/* Takes the output directory's lock for a rank that leads, when the rank that held it has died; *out is
+ * closed by the caller. TRM_AGAIN: it is held; else why it cannot be taken. */
+trm_status trm_state_dir_hold(trm_file **out, const trm_spec *spec, trm_fs *fs, trm_err *err);
+
 /* STATE/identity:
  *   u32 magic "TRMI" · u32 version · string output directory · identity as in SUBMIT · u32 CRC-32C
  * What is read of it is anything at all: TRM_ECORRUPT, TRM_EVERSION. */

@@ -9,30 +9,80 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define STORES_MAX 4096u
+#define STORE_NAME_BYTES 32u
 
 static int usage(bool asked)
 {
     FILE *out = asked ? stdout : stderr;
     fprintf(out, "Usage: trireme log [--entries] DIR\n\n"
-                 "Prints and checks the log of a job, without changing it. DIR is the output directory\n"
-                 "of a job, its state directory, or a directory of segments.\n"
+                 "Prints and checks the logs of a job, without changing them. DIR is the output directory\n"
+                 "of a job, its state directory, or the directory of one log.\n"
                  "  --entries   print a line for every entry\n\n"
                  "Exit status: 0 the log is sound, 3 it is damaged or there is none, 2 usage.\n");
     return asked ? TRM_EXIT_DONE : TRM_EXIT_USAGE;
 }
 
-/* DIR itself, DIR/log, DIR/.trireme/log: the first that holds a log. */
-static trm_status find_log(trm_fs *fs, const char *dir, char *out, trm_err *err)
+typedef struct stores {
+    char (*names)[STORE_NAME_BYTES];
+    size_t count;
+} stores;
+
+static trm_status note(const char *name, void *context)
 {
-    static const char *const below[] = {"", "/log", "/" TRM_STATE_DIR_NAME "/log"};
+    stores *self = context;
+    unsigned epoch, rank;
+    char rest;
+    if (sscanf(name, "e%u.r%u%c", &epoch, &rank, &rest) != 2 || self->count == STORES_MAX)
+        return TRM_OK;
+    snprintf(self->names[self->count++], STORE_NAME_BYTES, "%s", name);
+    return TRM_OK;
+}
+
+static int compare(const void *a, const void *b)
+{
+    return strverscmp(a, b);
+}
+
+/* The logs of all launches and ranks that are there, oldest first. */
+static trm_status dump_stores(trm_fs *fs, const char *dir, bool entries, bool *any, trm_err *err)
+{
+    char path[PATH_MAX];
+    stores found = {.names = calloc(STORES_MAX, STORE_NAME_BYTES)};
+    if (!found.names)
+        return trm_err_set(err, TRM_ENOMEM, "no memory to list the logs");
+    trm_err ignored;
+    trm_status status = fs->ops->list(fs, dir, note, &found, &ignored) == TRM_OK ? TRM_OK : TRM_ELOST;
+    qsort(found.names, found.count, STORE_NAME_BYTES, compare);
+    for (size_t i = 0; i < found.count && status == TRM_OK; i++) {
+        if (snprintf(path, sizeof path, "%s/%s", dir, found.names[i]) >= (int)sizeof path)
+            continue;
+        printf("%s\n", path);
+        status = trm_wal_dump(fs, path, entries, stdout, err);
+        *any = true;
+    }
+    free(found.names);
+    return status == TRM_ELOST && !*any ? TRM_OK : status;
+}
+
+/* DIR itself, or the logs below DIR, DIR/log, DIR/.trireme/log. */
+static trm_status dump(trm_fs *fs, const char *dir, bool entries, trm_err *err)
+{
+    static const char *const below[] = {"", "/" TRM_LOG_NAME, "/" TRM_STATE_DIR_NAME "/" TRM_LOG_NAME};
+    trm_err ignored;
+    bool any = false;
+    if (trm_wal_exists(fs, dir, &any, &ignored) == TRM_OK && any)
+        return trm_wal_dump(fs, dir, entries, stdout, err);
     for (size_t i = 0; i < sizeof below / sizeof below[0]; i++) {
-        bool there = false;
-        trm_err ignored;
-        if (snprintf(out, PATH_MAX, "%s%s", dir, below[i]) >= PATH_MAX)
+        char path[PATH_MAX];
+        if (snprintf(path, sizeof path, "%s%s", dir, below[i]) >= (int)sizeof path)
             break;
-        if (trm_wal_exists(fs, out, &there, &ignored) == TRM_OK && there)
-            return TRM_OK;
+        trm_status status = dump_stores(fs, path, entries, &any, err);
+        if (status != TRM_OK || any)
+            return status;
     }
     return trm_err_set(err, TRM_EINPUT, "there is no log in '%s'", dir);
 }
@@ -55,12 +105,8 @@ int trm_log_command(int argc, char **argv)
     }
     if (!dir)
         return usage(false);
-    char path[PATH_MAX];
     trm_err err = {""};
-    trm_fs *fs = trm_fs_posix();
-    trm_status status = find_log(fs, dir, path, &err);
-    if (status == TRM_OK)
-        status = trm_wal_dump(fs, path, entries, stdout, &err);
+    trm_status status = dump(trm_fs_posix(), dir, entries, &err);
     if (status == TRM_OK)
         return TRM_EXIT_DONE;
     fflush(stdout);

@@ -8,6 +8,9 @@
 #include "runtime/transport.h"
 #include "tool/launched.h"
 #include "tool/leader.h"
+#include "tool/neighbours.h"
+#include "tool/node.h"
+#include "tool/opener.h"
 #include "workers/worker.h"
 
 #include <poll.h>
@@ -22,9 +25,16 @@ typedef struct rank {
     const trm_spec *spec;
     trm_transport *transport;
     trm_worker *worker;
+    trm_node *node;
+    trm_opener *opener; /* rank 0 alone */
     trm_leader *leader; /* NULL on ranks that do not lead */
-    uint64_t dropped;   /* messages that are no frames */
-    uint64_t leave_ns;  /* a signal has come: the rank leaves by then; 0: none has */
+    trm_neighbours neighbours;
+    uint8_t *dead;        /* one a rank: its process is gone */
+    uint32_t master;      /* of whom the worker knows … */
+    uint64_t master_term; /* … and its term */
+    uint64_t dropped;     /* messages that are no frames */
+    uint64_t leave_ns;    /* a signal has come: the rank leaves by then; 0: none has */
+    bool left_alone;      /* … and has left by itself: how the job ends is not known here */
     uint32_t sleep_us;
 } rank;
 
@@ -46,16 +56,25 @@ static void catch_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+static void interrupt(rank *self)
+{
+    static const char why[] = "interrupted; the same command goes on with the job";
+    if (self->leader)
+        trm_leader_interrupt(self->leader, why);
+    if (self->opener)
+        trm_opener_interrupt(self->opener, why);
+}
+
 /* The leader ends the job for all; a rank that hears nothing of that leaves by itself. */
 static void signal_step(rank *self, uint64_t now_ns)
 {
     if (signalled && !self->leave_ns) {
         self->leave_ns = now_ns + TRM_SIGNAL_WAIT_MS * TRM_NS_PER_MS;
-        if (self->leader)
-            trm_leader_interrupt(self->leader, "interrupted; the same command goes on with the job");
+        interrupt(self);
     }
-    if (self->leave_ns && now_ns >= self->leave_ns) {
+    if (self->leave_ns && now_ns >= self->leave_ns && !self->left_alone) {
         trm_end end = {.exit_code = TRM_EXIT_INTERRUPTED, .keep_runs = true};
+        self->left_alone = !self->leader;
         trm_worker_leave(self->worker, &end);
     }
 }
@@ -78,20 +97,61 @@ static bool is_for_leader(const trm_wire_header *header)
     }
 }
 
+static void begin_launch(rank *self, uint64_t epoch, const trm_begin *begin, uint64_t now_ns)
+{
+    trm_err err = {""};
+    trm_node_state node;
+    trm_node_state_get(self->node, &node);
+    if (node.begun)
+        return;
+    trm_neighbours_watch(&self->neighbours, begin);
+    if (trm_node_begin(self->node, epoch, begin, now_ns, &err) != TRM_OK)
+        trm_warn("this rank cannot keep a copy of the job's log: %s", err.text);
+}
+
+static void take_begin(rank *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
+                       uint64_t now_ns)
+{
+    trm_begin *begin = calloc(1, sizeof *begin);
+    if (begin)
+        trm_begin_decode(begin, body);
+    if (begin && from == 0 && trm_reader_done(body))
+        begin_launch(self, header->epoch, begin, now_ns);
+    else
+        self->dropped++;
+    free(begin);
+}
+
+static void take_frame(rank *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
+                       uint64_t now_ns)
+{
+    if (header->type == TRM_WIRE_BEGIN) {
+        take_begin(self, from, header, body, now_ns);
+        return;
+    }
+    if (self->leader && is_for_leader(header)) {
+        trm_leader_receive(self->leader, from, header, body, now_ns);
+    } else if (self->opener && is_for_leader(header) && header->epoch == 0) {
+        trm_opener_receive(self->opener, from, header, body, now_ns);
+    } else {
+        if (header->type == TRM_WIRE_LEADS)
+            trm_node_hear_leader(self->node, from, header->epoch, header->term);
+        trm_worker_receive(self->worker, from, header, body, now_ns);
+    }
+}
+
 static void take_message(rank *self, uint32_t from, const uint8_t *bytes, size_t len, uint64_t now_ns)
 {
     trm_wire_header header;
     trm_reader body;
-    if (trm_wire_open(bytes, len, &header, &body) != TRM_OK) {
-        if (self->dropped++ == 0)
-            trm_debug("a message of rank %u is no frame: dropped", from);
+    if (trm_node_receive(self->node, from, bytes, len, now_ns))
+        return;
+    if (trm_wire_open(bytes, len, &header, &body) == TRM_OK) {
+        take_frame(self, from, &header, &body, now_ns);
         return;
     }
-    /* A PULSE goes both ways: workers send theirs to the leader, the leader its own to them. */
-    if (is_for_leader(&header) && self->leader)
-        trm_leader_receive(self->leader, from, &header, &body, now_ns);
-    else
-        trm_worker_receive(self->worker, from, &header, &body, now_ns);
+    if (self->dropped++ == 0)
+        trm_debug("a message of rank %u is no frame: dropped", from);
 }
 
 static bool messages_step(rank *self, uint64_t now_ns)
@@ -109,6 +169,78 @@ static bool messages_step(rank *self, uint64_t now_ns)
     return any;
 }
 
+/* ---- Who leads -------------------------------------------------------------------------------------- */
+
+static bool opener_step(rank *self, uint64_t now_ns, uint64_t *wake_ns)
+{
+    uint64_t epoch;
+    const trm_begin *begin;
+    bool any = self->opener && trm_opener_step(self->opener, now_ns, wake_ns);
+    if (self->opener && trm_opener_begun(self->opener, &epoch, &begin))
+        begin_launch(self, epoch, begin, now_ns);
+    return any;
+}
+
+/* Leads from when the log says so until it says that another does, or the job is over. */
+static void follow_election(rank *self, const trm_node_state *node)
+{
+    trm_err err = {""};
+    if (node->leads && !self->leader) {
+        if (trm_leader_create(&self->leader, self->spec, self->transport, self->node, &err) != TRM_OK)
+            trm_warn("%s", err.text);
+        else if (self->leave_ns)
+            interrupt(self);
+        for (uint32_t i = 0; self->leader && i < self->transport->ranks; i++)
+            if (self->dead[i])
+                trm_leader_rank_dead(self->leader, i);
+    } else if (self->leader && !trm_leader_is_over(self->leader) &&
+               (!node->leads || trm_leader_is_deposed(self->leader))) {
+        trm_debug("this rank does not lead any more");
+        trm_leader_destroy(self->leader);
+        self->leader = NULL;
+    }
+}
+
+static bool lives(void *context, uint32_t number)
+{
+    const rank *self = context;
+    return trm_leader_rank_lives(self->leader, number);
+}
+
+static void dead_step(rank *self, uint64_t now_ns)
+{
+    uint32_t dead;
+    while (trm_neighbours_next_dead(&self->neighbours, &dead, now_ns)) {
+        self->dead[dead] = 1;
+        trm_node_rank_dead(self->node, dead, now_ns);
+        if (self->leader)
+            trm_leader_rank_dead(self->leader, dead);
+    }
+}
+
+static bool lead_step(rank *self, uint64_t now_ns, uint64_t *wake_ns)
+{
+    trm_node_state node;
+    bool any = opener_step(self, now_ns, wake_ns);
+    dead_step(self, now_ns);
+    if (!self->leader || !trm_leader_has_master(self->leader)) /* a master moves the log itself */
+        any |= trm_node_step(self->node, now_ns, wake_ns);
+    trm_node_state_get(self->node, &node);
+    follow_election(self, &node);
+    if (self->leader) {
+        any |= trm_leader_step(self->leader, now_ns, trm_clock_wall_ms(), wake_ns);
+        if (!trm_leader_is_over(self->leader))
+            trm_node_tend(self->node, lives, self, now_ns, wake_ns);
+    }
+    if (node.leader != TRM_REPLOG_NOBODY && (node.leader != self->master || node.term != self->master_term)) {
+        self->master = node.leader;
+        self->master_term = node.term;
+        trm_worker_set_master(self->worker, node.leader, node.epoch, node.term);
+        any = true;
+    }
+    return any;
+}
+
 /* ---- The loop --------------------------------------------------------------------------------------- */
 
 /* Longer each time that there is nothing to do, but never past `wake_ns`. */
@@ -117,9 +249,9 @@ static void sleep_a_little(rank *self, uint64_t now_ns, uint64_t wake_ns)
     struct pollfd fds[FDS_MAX];
     int numbers[FDS_MAX];
     unsigned count = trm_worker_fds(self->worker, numbers, FDS_MAX - 1);
-    int leader_fd = self->leader ? trm_leader_fd(self->leader) : -1;
-    if (leader_fd >= 0)
-        numbers[count++] = leader_fd;
+    int node_fd = trm_node_fd(self->node);
+    if (node_fd >= 0)
+        numbers[count++] = node_fd;
     for (unsigned i = 0; i < count; i++)
         fds[i] = (struct pollfd){.fd = numbers[i], .events = POLLIN};
     uint64_t ns = (uint64_t)self->sleep_us * 1000;
@@ -129,33 +261,40 @@ static void sleep_a_little(rank *self, uint64_t now_ns, uint64_t wake_ns)
         ns = wake_ns - now_ns;
     struct timespec time = {.tv_nsec = (long)ns};
     ppoll(fds, count, &time, NULL);
-    self->sleep_us = self->sleep_us * 5 / 4 + 1 < TRM_LOOP_SLEEP_US_MAX ? self->sleep_us * 5 / 4 + 1
-                                                                        : TRM_LOOP_SLEEP_US_MAX;
+    uint32_t longer = self->sleep_us * 5 / 4 + 1;
+    self->sleep_us = longer < TRM_LOOP_SLEEP_US_MAX ? longer : TRM_LOOP_SLEEP_US_MAX;
 }
 
-/* Until the job is over here: the worker has left and, on the rank that leads, so has
- * everybody whom it has to wait for. */
+/* Whether the job is over here: the worker has left and, on the rank that leads, so has everybody
+ * whom it has to wait for. */
+static bool is_over(rank *self, trm_end *end)
+{
+    trm_end of_worker;
+    if (!trm_worker_ended(self->worker, &of_worker))
+        return false;
+    if (self->leader)
+        return trm_leader_ended(self->leader, end);
+    *end = of_worker;
+    trm_end refused;
+    bool telling = self->opener && of_worker.exit_code != TRM_EXIT_INTERRUPTED && !self->left_alone &&
+                   !self->master_term;
+    return !telling || trm_opener_ended(self->opener, &refused);
+}
+
 static void loop(rank *self, trm_end *end)
 {
-    trm_end worker_end;
-    for (;;) {
+    while (!is_over(self, end)) {
         uint64_t now_ns = trm_clock_now_ns();
         uint64_t wake_ns = UINT64_MAX;
         signal_step(self, now_ns);
         bool any = messages_step(self, now_ns);
-        if (self->leader)
-            any |= trm_leader_step(self->leader, now_ns, trm_clock_wall_ms(), &wake_ns);
+        any |= lead_step(self, now_ns, &wake_ns);
         any |= trm_worker_step(self->worker, now_ns, &wake_ns);
-        if (trm_worker_ended(self->worker, &worker_end) &&
-            (!self->leader || trm_leader_ended(self->leader, end)))
-            break;
         if (any)
             self->sleep_us = TRM_LOOP_SLEEP_US_MIN;
         else
             sleep_a_little(self, now_ns, wake_ns);
     }
-    if (!self->leader)
-        *end = worker_end;
 }
 
 /* ---- Begin and end ----------------------------------------------------------------------------------- */
@@ -202,8 +341,13 @@ static trm_status begin(rank *self, const trm_options *options, trm_err *err)
     }
     status = trm_worker_create(&self->worker, self->spec, trm_fs_posix(), self->transport, crew, crew_status,
                                crew_err.text, err);
+    self->dead = calloc(self->transport->ranks, 1);
+    if (status == TRM_OK && !self->dead)
+        status = trm_err_set(err, TRM_ENOMEM, "no memory to know who lives");
+    if (status == TRM_OK)
+        status = trm_node_create(&self->node, self->spec, self->transport, err);
     if (status == TRM_OK && self->transport->rank == 0)
-        status = trm_leader_create(&self->leader, self->spec, self->transport, err);
+        status = trm_opener_create(&self->opener, self->spec, self->transport, err);
     return status;
 }
 
@@ -211,6 +355,10 @@ static void close_all(rank *self, int code)
 {
     trm_worker_destroy(self->worker);
     trm_leader_destroy(self->leader);
+    trm_node_destroy(self->node);
+    trm_opener_destroy(self->opener);
+    trm_neighbours_close(&self->neighbours);
+    free(self->dead);
     if (!self->transport)
         return;
     if (self->dropped)
@@ -221,7 +369,7 @@ static void close_all(rank *self, int code)
 
 int trm_rank_run(const trm_options *options)
 {
-    rank self = {.spec = &options->spec, .sleep_us = TRM_LOOP_SLEEP_US_MIN};
+    rank self = {.spec = &options->spec, .master = TRM_REPLOG_NOBODY, .sleep_us = TRM_LOOP_SLEEP_US_MIN};
     trm_err err = {""};
     trm_end end = {0};
     trm_status status = begin(&self, options, &err);
@@ -234,7 +382,9 @@ int trm_rank_run(const trm_options *options)
     }
     char text[16];
     snprintf(text, sizeof text, "%u", end.exit_code);
-    if (!self.transport || self.transport->rank == 0) {
+    /* Whoever knows how the job ended says so: the leader may be gone by now. */
+    bool lost_master = !self.leader && end.exit_code == TRM_EXIT_LAUNCH && status == TRM_OK;
+    if (!self.left_alone && !lost_master) {
         fflush(NULL);
         trm_launch_tell("result", text);
     }

@@ -6,6 +6,7 @@
 #include "runtime/diag.h"
 #include "workers/attempt.h"
 #include "workers/run_reader.h"
+#include "workers/scratch.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -623,4 +624,11 @@ void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task
 uint64_t trm_shuffle_fetched_bytes(const trm_shuffle *self)
 {
     return trm_fetcher_bytes(self->fetcher);
+}
+
+void trm_shuffle_abandon(const trm_shuffle *self)
+{
+    for (uint32_t i = 0; i < self->ranks; i++)
+        if (self->store[i] && i != self->rank)
+            trm_scratch_abandon(self->store[i]);
 }

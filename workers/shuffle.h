@@ -58,6 +58,9 @@ trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t atte
 void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task, uint32_t attempt,
                             trm_status status, uint64_t now_ns);
 
+/* The job is done: no run is of use any more, those of the ranks of this host that died included. */
+void trm_shuffle_abandon(const trm_shuffle *self);
+
 uint64_t trm_shuffle_fetched_bytes(const trm_shuffle *self);
 
 #endif

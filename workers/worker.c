@@ -76,6 +76,8 @@ trm_status trm_worker_create(trm_worker **out, const trm_spec *spec, trm_fs *fs,
 static void stop_crew(trm_worker *self, bool keep)
 {
     trm_fetch_server_reset(self->server);
+    if (self->shuffle && self->ending && !keep)
+        trm_shuffle_abandon(self->shuffle);
     trm_shuffle_destroy(self->shuffle);
     self->shuffle = NULL;
     trm_adopter_destroy(self->adopter);
@@ -271,8 +273,8 @@ void trm_worker_receive(trm_worker *self, uint32_t from, const trm_wire_header *
 {
     if (from == self->master)
         self->heard_ns = now_ns;
-    if (from == self->master && header->type == TRM_WIRE_PULSE)
-        return; /* that it is alive is all that it says */
+    if (header->type == TRM_WIRE_LEADS)
+        return; /* that it is alive is all that it says; the loop looks who leads */
     if (self->ending || !is_obeyed(self, from, header)) {
         self->dropped += !self->ending;
         return;
@@ -386,7 +388,7 @@ static bool end_step(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns)
     if (self->ended)
         return false;
     if (!self->stopped) {
-        stop_crew(self, self->end.keep_runs && self->keeps);
+        stop_crew(self, self->end.keep_runs);
         self->stopped = true;
         self->bye_ns = now_ns + BYE_WAIT_MS * MS;
     }

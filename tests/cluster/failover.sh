@@ -1,0 +1,103 @@
+#!/bin/sh
+# Ranks die in the middle of a job, the leader most of all, one after another, and the job goes on in
+# the same mpirun: the result is the one of an undisturbed run, and nothing that was committed is
+# run again.
+. "${srcdir:-.}/tests/cluster/lib.sh"
+LC_ALL=C
+export LC_ALL
+mkdir "$work/gate"
+gate=$work/gate/open
+yes 'a line of some words' | head -60 >"$work/gate/input"
+
+field() { sed -n "s/.*\"$1\": *\"\{0,1\}\([0-9a-z]*\)\"\{0,1\}.*/\1/p" "$work/out/.trireme/status.json" 2>/dev/null | head -1; }
+
+# await WHAT COMMAND…: until it is so, for a bounded time.
+await() {
+    what=$1
+    shift
+    for _ in $(seq 300); do
+        "$@" && return 0
+        kill -0 "$job" 2>/dev/null || break
+        sleep 0.1
+    done
+    why="never: $what"
+    return 1
+}
+is_waiting() { [ -e "$gate.waiting" ]; }
+has_other_leader() { pid=$(field leader_pid) && [ -n "$pid" ] && [ "$pid" != "$old" ] && kill -0 "$pid" 2>/dev/null; }
+# The log has let go of the ranks that died: else a majority might die with the next.
+dead_are_no_voters() {
+    tr '{' '\n' <"$work/out/.trireme/status.json" | grep '"voter": *true' | sed 's/.*"pid": *\([0-9]*\).*/\1/' |
+        while read -r p; do kill -0 "$p" 2>/dev/null || echo "$p"; done | grep -q . && return 1
+    return 0
+}
+# start NAME ARGUMENT…: a job that waits at its gate, with its leader in $leader
+start() {
+    rm -rf "$work/out" "$gate" "$gate.waiting"
+    "$trireme" run --executors 1 --split-size 21 --partitions 3 --election-timeout 300ms -p gate="$gate" -p after=30 "$@" \
+        "$kernels/kernel_gate.so" "$work/gate/input" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+    job=$!
+    old=
+    await 'the job reaches its gate' is_waiting && await 'somebody leads' has_other_leader && leader=$pid
+}
+
+# finish_job NAME: opens the gate; everything must be as if nothing had happened.
+finish_job() {
+    : >"$gate"
+    wait $job
+    got=$?
+    [ $got -eq 0 ] || { fail "$1" "exit status $got"; return 1; }
+    total=$(parts "$work/out" | awk '{n += $2} END {print n}')
+    [ "$total" = 300 ] || { fail "$1" "$total words, not 300"; return 1; }
+    twice=$(sed -n 's/.*"event":"task".*"phase":"\([a-z]*\)","task":\([0-9]*\),.*/\1 \2/p' \
+        "$work/out/.trireme/events.jsonl" | sort | uniq -d | wc -l)
+    [ "$twice" -eq 0 ] || echo "    $twice tasks were prepared twice"
+    nothing_left "$1" || return 1
+    pass "$1"
+}
+
+# lose NAME: kills the leader, waits for the next.
+lose_leader() {
+    old=$leader
+    kill -9 "$leader"
+    await 'another rank leads' has_other_leader && leader=$pid && await 'the dead vote no more' dead_are_no_voters
+}
+
+for ranks in 3 5; do
+    name="$ranks ranks, the leader dies"
+    if start -n $ranks && lose_leader; then finish_job "$name"; else fail "$name" "$why"; kill $job; wait $job; fi
+done
+
+name='5 ranks, one leader after another until two ranks are left'
+if start -n 5 && lose_leader && lose_leader && lose_leader; then finish_job "$name"; else fail "$name" "$why"; kill $job; wait $job; fi
+
+name='4 ranks, a rank that does not lead dies'
+if start -n 4; then
+    victim=$(own_processes | awk -v leader="$leader" '$2 ~ /trireme/ && $1 != leader {print $1}' | while read -r p; do
+        case $(tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null) in *mpirun*) continue ;; esac
+        [ "$(awk '{print $4}' "/proc/$p/stat" 2>/dev/null)" = "$(awk '{print $4}' "/proc/$leader/stat")" ] && echo "$p"
+    done | head -1)
+    kill -9 "$victim"
+    finish_job "$name"
+else
+    fail "$name" "$why"
+fi
+
+name='the leader sleeps longer than an election, and wakes'
+if start -n 3; then
+    old=$leader
+    kill -STOP "$leader"
+    if await 'another rank leads' has_other_leader; then
+        kill -CONT "$old"
+        finish_job "$name"
+    else
+        fail "$name" "$why"
+        kill -CONT "$old"
+        kill $job
+        wait $job
+    fi
+else
+    fail "$name" "$why"
+fi
+
+finish

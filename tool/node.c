@@ -1,0 +1,268 @@
+#include "config.h" /* system extensions, before any header of the system */
+
+#include "tool/node.h"
+
+#include "runtime/clock.h"
+#include "runtime/diag.h"
+#include "runtime/replog_raft.h"
+#include "scheduler/epochs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct trm_node {
+    const trm_spec *spec;
+    trm_transport *transport;
+    bool begun, failed;
+    uint64_t epoch;
+    uint32_t voters_wanted;
+    trm_replog *log; /* NULL: none yet */
+    trm_replica replica;
+    uint32_t leader; /* as heard: of a rank without a log */
+    uint64_t leader_term;
+    uint64_t tend_ns;
+};
+
+/* ---- The log of this rank -------------------------------------------------------------------------- */
+
+static void send(void *context, uint32_t to, const void *bytes, size_t len)
+{
+    trm_node *self = context;
+    if (to < self->transport->ranks) /* one that finds no room is lost: the core sends it again */
+        self->transport->ops->send(self->transport, to, bytes, len);
+}
+
+static trm_status open_log(trm_node *self, const trm_raft_members *first, uint64_t now_ns, trm_err *err)
+{
+    char dir[TRM_FS_PATH_BYTES_MAX];
+    uint32_t rank = self->transport->rank;
+    trm_status status = trm_epoch_store_name(self->spec->state_dir, self->epoch, rank, dir, err);
+    trm_replog_raft_config config = {.fs = trm_fs_posix(),
+                                     .dir = dir,
+                                     .rank = rank,
+                                     .group = self->epoch,
+                                     .log_id = trm_clock_entropy(),
+                                     .seed = trm_clock_entropy(),
+                                     .first_members = first,
+                                     .voters_wanted = self->voters_wanted,
+                                     .election_ns = self->spec->election_timeout_ms * TRM_NS_PER_MS,
+                                     .send = send,
+                                     .context = self};
+    if (status == TRM_OK)
+        status = trm_replog_raft_open(&self->log, &config, now_ns, err);
+    if (status == TRM_OK && !first)
+        status = trm_epochs_join(trm_fs_posix(), dir, trm_clock_entropy(), err);
+    if (status == TRM_OK)
+        trm_replica_init(&self->replica, self->log);
+    return status;
+}
+
+trm_status trm_node_begin(trm_node *self, uint64_t epoch, const trm_begin *begin, uint64_t now_ns,
+                          trm_err *err)
+{
+    trm_raft_members members;
+    if (self->begun)
+        return TRM_OK;
+    trm_status status = trm_raft_members_decode(&members, begin->members, begin->members_len, err);
+    if (status != TRM_OK)
+        return status;
+    self->begun = true;
+    self->epoch = epoch;
+    self->voters_wanted = begin->voters_wanted;
+    const trm_raft_member *own = trm_raft_members_find(&members, self->transport->rank);
+    if (!own)
+        return TRM_OK;
+    status = open_log(self, &members, now_ns, err);
+    /* Rank 0 has made the launch, and knows all of it: it need not wait for a timeout. */
+    if (status == TRM_OK && own->voter && self->transport->rank == 0)
+        status = trm_raft_campaign(trm_replog_raft_core(self->log), now_ns, err);
+    return status;
+}
+
+/* A leader wants this rank as a learner. */
+static void join(trm_node *self, uint64_t now_ns)
+{
+    trm_err err = {""};
+    if (open_log(self, NULL, now_ns, &err) == TRM_OK)
+        return;
+    self->failed = true;
+    trm_warn("this rank cannot keep a copy of the job's log: %s", err.text);
+}
+
+bool trm_node_receive(trm_node *self, uint32_t from, const uint8_t *bytes, size_t len, uint64_t now_ns)
+{
+    if (!trm_replog_raft_is_message(bytes, len))
+        return false;
+    if (self->begun && !self->log && !self->failed)
+        join(self, now_ns);
+    if (self->log)
+        trm_replog_raft_receive(self->log, from, bytes, len, now_ns);
+    return true;
+}
+
+bool trm_node_step(trm_node *self, uint64_t now_ns, uint64_t *wake_ns)
+{
+    if (!self->log || self->failed)
+        return false;
+    bool any = trm_replica_step(&self->replica, now_ns, wake_ns);
+    if (self->replica.health != TRM_OK) {
+        self->failed = true;
+        trm_warn("this rank's copy of the job's log is of no use any more: %s", self->replica.why.text);
+    }
+    return any;
+}
+
+/* ---- Who leads --------------------------------------------------------------------------------------- */
+
+void trm_node_hear_leader(trm_node *self, uint32_t from, uint64_t epoch, uint64_t term)
+{
+    if (!self->begun || epoch != self->epoch || term < self->leader_term)
+        return;
+    self->leader = from;
+    self->leader_term = term;
+}
+
+void trm_node_state_get(const trm_node *self, trm_node_state *out)
+{
+    *out = (trm_node_state){
+        .begun = self->begun, .epoch = self->epoch, .leader = self->leader, .term = self->leader_term};
+    if (!self->log || self->failed)
+        return;
+    trm_replog_state log;
+    trm_replog_state_get(self->log, &log);
+    out->leads = log.leader;
+    if (log.term >= out->term && log.leader_rank != TRM_REPLOG_NOBODY) {
+        out->leader = log.leader_rank;
+        out->term = log.term;
+    }
+}
+
+void trm_node_rank_dead(trm_node *self, uint32_t rank, uint64_t now_ns)
+{
+    if (self->log)
+        trm_raft_node_hint(trm_replog_raft_core(self->log), rank, false, 0, now_ns);
+}
+
+/* ---- Who is a member ---------------------------------------------------------------------------------- */
+
+uint32_t trm_node_voters(const trm_node *self)
+{
+    return self->log ? trm_raft_members_voters(trm_raft_members_now(trm_replog_raft_core(self->log))) : 0;
+}
+
+bool trm_node_is_voter(const trm_node *self, uint32_t rank)
+{
+    if (!self->log)
+        return false;
+    const trm_raft_member *member =
+        trm_raft_members_find(trm_raft_members_now(trm_replog_raft_core(self->log)), rank);
+    return member && member->voter;
+}
+
+/* One change at a time; the core refuses a second. Voters are its own business. */
+static void tend(trm_node *self, trm_node_lives_cb lives, void *context, uint64_t now_ns)
+{
+    trm_raft *core = trm_replog_raft_core(self->log);
+    const trm_raft_members *members = trm_raft_members_now(core);
+    uint32_t learners = 0;
+    uint64_t index;
+    trm_err err;
+    for (uint32_t i = 0; i < members->count; i++) {
+        const trm_raft_member *member = &members->member[i];
+        bool alive = member->node == self->transport->rank || lives(context, (uint32_t)member->node);
+        trm_raft_node_hint(core, member->node, alive, 0, now_ns);
+        if (!alive && !member->voter) {
+            trm_raft_change_members(core, TRM_RAFT_REMOVE, member->node, &index, &err);
+            return;
+        }
+        learners += !member->voter;
+    }
+    uint32_t voters = trm_raft_members_voters(members), wanted = TRM_SPARE_LEARNERS;
+    wanted += self->voters_wanted > voters ? self->voters_wanted - voters : 0;
+    for (uint32_t rank = 0; rank < self->transport->ranks && learners < wanted; rank++) {
+        if (trm_raft_members_find(members, rank) || !lives(context, rank))
+            continue;
+        trm_raft_change_members(core, TRM_RAFT_ADD_LEARNER, rank, &index, &err);
+        return;
+    }
+}
+
+void trm_node_tend(trm_node *self, trm_node_lives_cb lives, void *context, uint64_t now_ns, uint64_t *wake_ns)
+{
+    if (!self->log || self->failed)
+        return;
+    if (now_ns >= self->tend_ns) {
+        tend(self, lives, context, now_ns);
+        self->tend_ns = now_ns + TRM_TEND_MS * TRM_NS_PER_MS;
+    }
+    *wake_ns = self->tend_ns < *wake_ns ? self->tend_ns : *wake_ns;
+}
+
+/* The next rank that is not a member, of a host that has the fewest of them. */
+static uint32_t choose_next(const uint32_t *host, uint32_t ranks, const trm_raft_members *chosen)
+{
+    uint32_t best = UINT32_MAX, best_there = UINT32_MAX;
+    for (uint32_t rank = 0; rank < ranks; rank++) {
+        uint32_t there = 0;
+        if (host[rank] == UINT32_MAX || trm_raft_members_find(chosen, rank))
+            continue;
+        for (uint32_t i = 0; i < chosen->count; i++)
+            there += host[chosen->member[i].node] == host[rank];
+        if (there < best_there) {
+            best = rank;
+            best_there = there;
+        }
+    }
+    return best;
+}
+
+uint32_t trm_node_choose(const uint32_t *host, uint32_t ranks, trm_raft_members *out)
+{
+    uint32_t able = 0;
+    *out = (trm_raft_members){0};
+    for (uint32_t rank = 0; rank < ranks; rank++)
+        able += host[rank] != UINT32_MAX;
+    uint32_t wanted = able < TRM_VOTERS_DEFAULT ? able : TRM_VOTERS_DEFAULT;
+    wanted = wanted % 2 ? wanted : wanted > 0 ? wanted - 1 : 0;
+    for (uint32_t i = 0; i < wanted + TRM_SPARE_LEARNERS; i++) {
+        uint32_t rank = choose_next(host, ranks, out);
+        if (rank == UINT32_MAX || trm_raft_members_set(out, rank, i < wanted) != TRM_OK)
+            break;
+    }
+    return wanted;
+}
+
+/* ---- Life ------------------------------------------------------------------------------------------------
+ */
+
+trm_status trm_node_create(trm_node **out, const trm_spec *spec, trm_transport *transport, trm_err *err)
+{
+    trm_node *self = calloc(1, sizeof *self);
+    if (!self)
+        return trm_err_set(err, TRM_ENOMEM, "no memory for this rank's part in the log");
+    self->spec = spec;
+    self->transport = transport;
+    self->leader = TRM_REPLOG_NOBODY;
+    *out = self;
+    return TRM_OK;
+}
+
+void trm_node_destroy(trm_node *self)
+{
+    if (!self)
+        return;
+    if (self->log)
+        trm_replica_close(&self->replica);
+    trm_replog_close(self->log);
+    free(self);
+}
+
+trm_replica *trm_node_replica(trm_node *self)
+{
+    return self->log && !self->failed ? &self->replica : NULL;
+}
+
+int trm_node_fd(const trm_node *self)
+{
+    return self->log ? trm_replog_fd(self->log) : -1;
+}
