@@ -23,8 +23,9 @@ struct trm_leader {
     uint64_t epoch;
     trm_gather gather; /* until there is a master */
     trm_submission submission;
-    trm_file *lock;   /* of the output directory, once the rank that had it is dead; NULL: not ours */
-    uint64_t lock_ns; /* when it is tried again */
+    trm_file *lock;          /* of the output directory, once the rank that had it is dead; NULL: not ours */
+    uint64_t lock_ns;        /* when it is tried again */
+    uint64_t greet_until_ns; /* 0: nobody has come */
     bool submitted, failed, said_end, forgot;
     trm_master *master;
     trm_progress_view view;
@@ -83,12 +84,18 @@ static void greet_master(trm_leader *self, uint64_t now_ns)
             trm_master_rank_dead(self->master, i);
 }
 
-static bool gather_step(trm_leader *self, uint64_t now_ns)
+static bool gather_step(trm_leader *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     trm_err err = {""};
     bool all_unable = self->gather.greeted == self->transport->ranks && !self->gather.able;
     if (self->failed || (!self->gather.able && !all_unable))
         return false;
+    if (!self->greet_until_ns)
+        self->greet_until_ns = now_ns + TRM_GREET_WAIT_MS * TRM_NS_PER_MS;
+    if (self->gather.greeted < self->transport->ranks && now_ns < self->greet_until_ns) {
+        *wake_ns = self->greet_until_ns < *wake_ns ? self->greet_until_ns : *wake_ns;
+        return false;
+    }
     trm_status status = all_unable
                             ? trm_err_set(&err, self->gather.first_status, "%s", self->gather.first_text)
                             : make_master(self, &err);
@@ -181,7 +188,7 @@ static void hold_lock(trm_leader *self, uint64_t now_ns)
 bool trm_leader_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
 {
     if (!self->master)
-        return gather_step(self, now_ns);
+        return gather_step(self, now_ns, wake_ns);
     hold_lock(self, now_ns);
     bool any = trm_master_step(self->master, now_ns, wall_ms, wake_ns);
     trm_progress progress;

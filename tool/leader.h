@@ -12,6 +12,8 @@
 #include "runtime/transport.h"
 #include "tool/node.h"
 
+#define TRM_GREET_WAIT_MS 100u /* for the HELLO of all ranks, once one is there that can work */
+
 typedef struct trm_leader trm_leader;
 
 /* Borrows its arguments; `node` leads. TRM_ENOMEM. */

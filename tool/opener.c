@@ -246,8 +246,6 @@ static bool gather_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
     trm_status status = prepare(self, &err);
     if (status == TRM_OK && self->epoch) {
         self->life = LIFE_TELLING;
-        put_neighbours(self, self->transport->rank, &self->begin);
-        self->begun = true;
     } else if (status == TRM_OK) {
         trm_info("done already: %s", self->spec->output_dir);
         refuse(self, TRM_OK, "done already", now_ns);
@@ -274,11 +272,14 @@ bool trm_opener_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
         return gather_step(self, now_ns, wake_ns);
     if (self->life == LIFE_REFUSED)
         return refused_step(self, now_ns, wake_ns);
-    if (self->life != LIFE_TELLING || self->begun)
+    if (self->life != LIFE_TELLING)
         return false;
     bool any = tell_all(self);
-    if (!self->untold)
+    if (!self->untold) { /* last of all itself: who votes must know of the launch when it is asked */
+        put_neighbours(self, self->transport->rank, &self->begin);
+        self->begun = true;
         self->life = LIFE_OVER;
+    }
     return any;
 }
 

@@ -491,7 +491,7 @@ static void receive(history *self, uint32_t rank)
         trm_reader body;
         if (trm_wire_open(bytes, len, &header, &body) != TRM_OK)
             fail(self, "a frame that does not open", from);
-        if (header.type == TRM_WIRE_PULSE && from != rank)
+        if (header.type == TRM_WIRE_LEADS)
             learn_leader(self, rank, from, &header);
         if (!is_for_master(header.type))
             sim_worker_frame(self->workers[rank], from, bytes, len);

@@ -490,7 +490,7 @@ static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *bo
     } else if (header->type == TRM_WIRE_SETUP) {
         on_setup(self, header, body);
     } else if (!self->attached || header->term != self->term) {
-        self->dropped += header->type != TRM_WIRE_PULSE;
+        self->dropped += header->type != TRM_WIRE_LEADS;
     } else if (header->type == TRM_WIRE_ORDER) {
         on_orders(self, body);
     } else if (header->type == TRM_WIRE_SETTLED) {
