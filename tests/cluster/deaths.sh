@@ -68,14 +68,17 @@ if begin 'ranks that wait' 4; then
 fi
 
 begin 'every executor is killed' 3 && {
+    # shellcheck disable=SC2046 # numbers, one a word
     for index in 0 1 2; do kill -9 $(processes trireme-x0 $index); done
     end && { grep -q 'attempts_failed  *3$' "$work/err" || fail "$name" 'three failed attempts are not counted'; }
 }
 begin 'a supervisor is killed' 3 && {
+    # shellcheck disable=SC2046 # numbers, one a word
     kill -9 $(processes trireme-crew 1)
     end && { grep -q 'supervisor of this rank' "$work/err" || fail "$name" 'it is not said'; }
 }
 begin 'a rank that does not lead is killed' 3 && {
+    # shellcheck disable=SC2046 # numbers, one a word
     kill -9 $(processes trireme 1)
     end && { grep -q 'rank 1 .*its tasks are given to others' "$work/err" || fail "$name" 'it is not said'; }
 }
