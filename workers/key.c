@@ -29,6 +29,14 @@ const uint64_t trm_key_masks[17][2] = {
     {UINT64_MAX, UINT64_MAX},
 };
 
+trm_key16 trm_key16_load_exactly(const void *key, size_t len)
+{
+    uint8_t room[16] = {0};
+    if (len)
+        memcpy(room, key, len < 16 ? len : 16);
+    return (trm_key16){trm_load_u64(room), trm_load_u64(room + 8)};
+}
+
 uint64_t trm_key_hash_long(const void *key, size_t len, uint64_t seed)
 {
     const uint8_t *at = key;

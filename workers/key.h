@@ -20,24 +20,19 @@ extern const uint64_t trm_key_masks[17][2];
 
 #define TRM_KEY_PAGE_BYTES 4096u
 
+/* The slow way: reads nothing but the key. */
+trm_key16 trm_key16_load_exactly(const void *key, size_t len);
+
 /* Loads up to 16 bytes. Reads past the key's end, but never into another page. */
 static inline trm_key16 trm_key16_load(const void *key, size_t len)
 {
-    trm_key16 k;
 #ifndef TRM_SANITIZED
     if (__builtin_expect(((uintptr_t)key & (TRM_KEY_PAGE_BYTES - 1)) <= TRM_KEY_PAGE_BYTES - 16, 1)) {
-        size_t n = len < 16 ? len : 16;
-        k.low = trm_load_u64(key) & trm_key_masks[n][0];
-        k.high = trm_load_u64((const uint8_t *)key + 8) & trm_key_masks[n][1];
-        return k;
+        const uint64_t *mask = trm_key_masks[len < 16 ? len : 16];
+        return (trm_key16){trm_load_u64(key) & mask[0], trm_load_u64((const uint8_t *)key + 8) & mask[1]};
     }
 #endif
-    uint8_t room[16] = {0};
-    if (len)
-        memcpy(room, key, len < 16 ? len : 16);
-    k.low = trm_load_u64(room);
-    k.high = trm_load_u64(room + 8);
-    return k;
+    return trm_key16_load_exactly(key, len);
 }
 
 /* The first 8 bytes as a number that orders like them. */
