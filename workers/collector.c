@@ -64,9 +64,8 @@ static void forget_pairs(trm_collector *self)
     self->pairs = self->options.region.base;
     self->entries = trm_collector_entries_end(self);
     self->count = 0;
-    self->table.waiting = 0;
     if (self->folds)
-        trm_fold_table_clear(&self->table);
+        trm_fold_table_begin(&self->table);
 }
 
 void trm_collector_abort(trm_collector *self)
@@ -98,8 +97,9 @@ trm_status trm_collector_begin(trm_collector *self, const char *path, uint32_t t
 trm_status trm_collector_finish(trm_collector *self, trm_collector_stats *stats, trm_err *err)
 {
     assert(self->begun);
-    trm_collector_stats done = {.records_in = self->records_in, .bytes_in = self->bytes_in};
     trm_status status = trm_collector_spill(self, err);
+    trm_collector_stats done = {.records_in = self->folds ? self->table.pairs_in : self->records_in,
+                                .bytes_in = self->folds ? self->table.bytes_in : self->bytes_in};
     if (status == TRM_OK && trm_run_writer_is_open(self->writer))
         status = trm_run_writer_finish(self->writer, &done.run, err);
     trm_collector_abort(self);
@@ -151,27 +151,23 @@ static inline bool within_limits(const trm_collector *self, size_t key_len, size
     return key_len <= TRM_KEY_BYTES_MAX && value_len <= self->options.record_bytes_max;
 }
 
-/* The table is full: spills and tries again, which then goes well. */
-__attribute__((noinline)) static trm_status spill_and_fold(trm_collector *self, const void *key,
-                                                           size_t key_len, const void *value,
-                                                           size_t value_len, trm_err *err)
+static trm_status fold_pair(trm_collector *self, const void *key, size_t key_len, const void *value,
+                            size_t value_len, trm_err *err)
 {
-    trm_status status = trm_collector_spill(self, err);
+    trm_fold_table *table = &self->table;
+    if (table->waits && key_len <= TRM_FOLD_KEY_INLINE) {
+        uint64_t number = table->op == TRM_FOLD_OP_COUNT ? 1 : trm_load_u64(value);
+        return trm_fold_table_wait(table, key, key_len, number, value_len) ? TRM_OK
+                                                                           : trm_collector_settle(self, err);
+    }
+    trm_status status = trm_fold_table_add(table, key, key_len, value, value_len);
+    if (status != TRM_AGAIN)
+        return status;
+    status = trm_collector_spill(self, err);
     if (status != TRM_OK)
         return status;
-    status = trm_fold_table_add(&self->table, key, key_len, value, value_len);
+    status = trm_fold_table_add(table, key, key_len, value, value_len);
     assert(status == TRM_OK);
-    return status;
-}
-
-static inline trm_status fold_pair(trm_collector *self, const void *key, size_t key_len, const void *value,
-                                   size_t value_len, trm_err *err)
-{
-    trm_status status = trm_fold_table_add(&self->table, key, key_len, value, value_len);
-    if (__builtin_expect(status != TRM_OK, 0))
-        status = spill_and_fold(self, key, key_len, value, value_len, err);
-    self->records_in++;
-    self->bytes_in += key_len + value_len;
     return status;
 }
 
@@ -255,10 +251,7 @@ trm_status trm_collector_add(trm_collector *self, const void *key, size_t key_le
     return keep_pair(self, key, key_len, value, value_len, err);
 }
 
-trm_status trm_collector_add_u64(trm_collector *self, const void *key, size_t key_len, uint64_t value,
-                                 trm_err *err)
+trm_fold_table *trm_collector_table(trm_collector *self)
 {
-    if (__builtin_expect(self->folds && key_len <= TRM_FOLD_KEY_INLINE && self->begun, 1))
-        return fold_pair(self, key, key_len, &value, sizeof value, err);
-    return trm_collector_add(self, key, key_len, &value, sizeof value, err);
+    return self->folds && self->table.waits ? &self->table : NULL;
 }

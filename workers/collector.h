@@ -24,6 +24,7 @@
 
 typedef struct trm_collector trm_collector;
 struct trm_cuts;
+struct trm_fold_table;
 
 typedef struct trm_collector_options {
     trm_fs *fs;
@@ -67,9 +68,11 @@ trm_status trm_collector_begin(trm_collector *self, const char *path, uint32_t t
  * only abort, begin and destroy may be called. Must not be called from combine. */
 trm_status trm_collector_add(trm_collector *self, const void *key, size_t key_len, const void *value,
                              size_t value_len, trm_err *err);
-/* The same with a native 8-byte value. */
-trm_status trm_collector_add_u64(trm_collector *self, const void *key, size_t key_len, uint64_t value,
-                                 trm_err *err);
+/* The short way, for pairs of short keys and 8-byte values between begin and finish: they may come to
+ * wait in this table, without a call; when no more may, they must be settled. NULL: the job has no
+ * ready-made fold. Settling fails as adding does. */
+struct trm_fold_table *trm_collector_table(trm_collector *self);
+trm_status trm_collector_settle(trm_collector *self, trm_err *err);
 /* Spills the rest and closes the run. When nothing was added there is no file. On failure
  * there is none either. */
 trm_status trm_collector_finish(trm_collector *self, trm_collector_stats *stats, trm_err *err);

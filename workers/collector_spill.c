@@ -300,12 +300,18 @@ static trm_status spill_once(trm_collector *self, trm_err *err)
     return status;
 }
 
-trm_status trm_collector_spill(trm_collector *self, trm_err *err)
+/* What waits may fill the table more than once. */
+trm_status trm_collector_settle(trm_collector *self, trm_err *err)
 {
     trm_status status = TRM_OK;
-    /* What waits may fill the table once more. */
-    while (status == TRM_OK && self->folds && trm_fold_table_settle(&self->table) == TRM_AGAIN)
+    while (status == TRM_OK && trm_fold_table_settle(&self->table) == TRM_AGAIN)
         status = spill_once(self, err);
+    return status;
+}
+
+trm_status trm_collector_spill(trm_collector *self, trm_err *err)
+{
+    trm_status status = self->folds ? trm_collector_settle(self, err) : TRM_OK;
     if (status != TRM_OK || (self->folds ? self->table.used == 0 : self->count == 0))
         return status;
     return spill_once(self, err);

@@ -29,7 +29,7 @@ static void take_table(trm_fold_table *self, size_t slots)
     uint64_t place = place_of(self, slots), end = place + slots * sizeof(trm_fold_slot);
     self->slots = (trm_fold_slot *)(self->region.base + place);
     self->mask = slots - 1;
-    self->shift = 32 - (unsigned)__builtin_ctzll(slots);
+    self->shift = 64 - (unsigned)__builtin_ctzll(slots);
     self->used_max = fill_max(self, slots);
     /* The room for sorting is in front of a table that lies behind, after one that lies first. */
     self->floor = end;
@@ -64,6 +64,13 @@ void trm_fold_table_clear(trm_fold_table *self)
     self->used = 0;
 }
 
+void trm_fold_table_begin(trm_fold_table *self)
+{
+    self->waiting = 0;
+    self->pairs_in = self->bytes_in = 0;
+    trm_fold_table_clear(self);
+}
+
 /* Whether the arena may begin at `arena` when there are `used` keys. */
 static bool fits(const trm_fold_table *self, uint64_t arena, size_t used)
 {
@@ -84,10 +91,10 @@ static bool grow(trm_fold_table *self)
     take_table(self, slots * 2);
     memset(self->slots, 0, slots * 2 * sizeof(trm_fold_slot));
     for (size_t i = 0; i < slots; i++) {
-        if (old[i].len == 0)
+        if (old[i].tag == 0)
             continue;
-        size_t at = old[i].hash >> self->shift;
-        while (self->slots[at].len)
+        size_t at = old[i].tag >> self->shift;
+        while (self->slots[at].tag)
             at = (at + 1) & self->mask;
         self->slots[at] = old[i];
     }
@@ -105,16 +112,17 @@ static void init_state(const trm_fold_table *self, void *state, const void *valu
         memcpy(state, value, 8);
 }
 
-trm_status trm_fold_table_insert(trm_fold_table *self, size_t at, trm_key16 k, uint32_t hash, const void *key,
-                                 size_t key_len, const void *value, size_t value_len)
+/* A key that is not there yet, at the free slot `at`. A long one lies at `key`, which is else NULL. */
+__attribute__((noinline)) static trm_status insert(trm_fold_table *self, size_t at, trm_key16 k, uint64_t tag,
+                                                   const void *key, const void *value, size_t value_len)
 {
     if (self->used >= self->used_max) {
         if (!grow(self))
             return TRM_AGAIN;
-        for (at = hash >> self->shift; self->slots[at].len;)
+        for (at = tag >> self->shift; self->slots[at].tag;)
             at = (at + 1) & self->mask;
     }
-    uint64_t key_room = key_len > TRM_FOLD_KEY_INLINE ? (key_len + 7) / 8 * 8 : 0;
+    uint64_t key_room = key ? (trm_fold_tag_len(tag) + 7) / 8 * 8 : 0;
     uint64_t state_room = self->state_inline ? 0 : (self->fold->state_bytes + 7) / 8 * 8;
     if (self->arena < key_room + state_room ||
         !fits(self, self->arena - key_room - state_room, self->used + 1))
@@ -123,10 +131,9 @@ trm_status trm_fold_table_insert(trm_fold_table *self, size_t at, trm_key16 k, u
     slot->low = k.low;
     slot->high = k.high;
     slot->state = 0;
-    slot->hash = hash;
     if (key_room) {
         self->arena -= key_room;
-        memcpy(self->region.base + self->arena, key, key_len);
+        memcpy(self->region.base + self->arena, key, trm_fold_tag_len(tag));
         slot->high = self->arena;
     }
     if (state_room) {
@@ -136,13 +143,12 @@ trm_status trm_fold_table_insert(trm_fold_table *self, size_t at, trm_key16 k, u
     /* The user's init may fail by a jump: the slot is not taken before it is done. */
     init_state(self, state_room ? self->region.base + self->arena : (uint8_t *)&slot->state, value,
                value_len);
-    slot->len = (uint32_t)key_len + 1;
+    slot->tag = tag;
     self->used++;
     return TRM_OK;
 }
 
-void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, const void *value,
-                           size_t value_len)
+static void update(const trm_fold_table *self, trm_fold_slot *slot, const void *value, size_t value_len)
 {
     if (self->op == TRM_FOLD_OP_CALL)
         self->fold->add(self->state_inline ? (uint8_t *)&slot->state : self->region.base + slot->state, value,
@@ -153,67 +159,91 @@ void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, cons
         slot->state = trm_fold_merge_u64(self->op, slot->state, trm_load_u64(value));
 }
 
-trm_status trm_fold_table_add_now(trm_fold_table *self, trm_key16 k, uint32_t hash, size_t key_len,
-                                  const void *value, size_t value_len)
+static trm_status add_short(trm_fold_table *self, const void *key, size_t key_len, const void *value,
+                            size_t value_len)
 {
-    size_t at = hash >> self->shift;
-    for (;; at = (at + 1) & self->mask) {
+    trm_key16 k = trm_key16_load(key, key_len);
+    uint64_t tag = trm_fold_tag(trm_key16_hash(k, key_len, self->seed), key_len);
+    size_t at = tag >> self->shift;
+    for (; self->slots[at].tag; at = (at + 1) & self->mask) {
         trm_fold_slot *slot = &self->slots[at];
-        if (slot->low == k.low && slot->high == k.high && slot->len == key_len + 1) {
-            trm_fold_table_update(self, slot, value, value_len);
+        if (slot->tag == tag && slot->low == k.low && slot->high == k.high) {
+            update(self, slot, value, value_len);
             return TRM_OK;
         }
-        if (slot->len == 0)
-            return trm_fold_table_insert(self, at, k, hash, NULL, key_len, value, value_len);
+    }
+    return insert(self, at, k, tag, NULL, value, value_len);
+}
+
+static trm_status add_long(trm_fold_table *self, const void *key, size_t key_len, const void *value,
+                           size_t value_len)
+{
+    uint64_t tag = trm_fold_tag(trm_key_hash_long(key, key_len, self->seed), key_len);
+    trm_key16 k = {.low = trm_load_u64(key)};
+    size_t at = tag >> self->shift;
+    for (; self->slots[at].tag; at = (at + 1) & self->mask) {
+        trm_fold_slot *slot = &self->slots[at];
+        if (slot->tag == tag && slot->low == k.low &&
+            memcmp(self->region.base + slot->high, key, key_len) == 0) {
+            update(self, slot, value, value_len);
+            return TRM_OK;
+        }
+    }
+    return insert(self, at, k, tag, key, value, value_len);
+}
+
+trm_status trm_fold_table_add(trm_fold_table *self, const void *key, size_t key_len, const void *value,
+                              size_t value_len)
+{
+    trm_status status = key_len <= TRM_FOLD_KEY_INLINE ? add_short(self, key, key_len, value, value_len)
+                                                       : add_long(self, key, key_len, value, value_len);
+    if (status == TRM_OK) {
+        self->pairs_in++;
+        self->bytes_in += key_len + value_len;
+    }
+    return status;
+}
+
+/* Finds where a pair that waits belongs: its slot, or the free one where it would be. One branch, because
+ * nearly always the first slot is the pair's own. */
+static inline size_t find(const trm_fold_table *self, const trm_fold_pair *pair, bool *found)
+{
+    size_t at = pair->tag >> self->shift;
+    for (;; at = (at + 1) & self->mask) {
+        const trm_fold_slot *slot = &self->slots[at];
+        *found = ((slot->low ^ pair->low) | (slot->high ^ pair->high) | (slot->tag ^ pair->tag)) == 0;
+        if (__builtin_expect(*found || slot->tag == 0, 1))
+            return at;
     }
 }
 
-/* One of those that wait. */
-static inline trm_status settle_pair(trm_fold_table *self, const trm_fold_pair *pair)
+/* How many were added; made for one fold each, because a switch a pair is dear. */
+__attribute__((always_inline)) static inline unsigned settle(trm_fold_table *self, trm_fold_op op)
 {
-    size_t at = pair->hash >> self->shift;
-    for (;; at = (at + 1) & self->mask) {
-        trm_fold_slot *slot = &self->slots[at];
-        if (slot->low == pair->key.low && slot->high == pair->key.high && slot->len == pair->len) {
-            if (__builtin_expect(self->op == TRM_FOLD_OP_SUM_U64, 1))
-                slot->state += pair->value;
-            else
-                slot->state = trm_fold_merge_u64(self->op, slot->state, pair->value);
-            return TRM_OK;
+    unsigned done = 0;
+    for (; done < self->waiting; done++) {
+        const trm_fold_pair *pair = &self->pair[done];
+        bool found;
+        size_t at = find(self, pair, &found);
+        if (__builtin_expect(found, 1)) {
+            uint64_t value = op == TRM_FOLD_OP_COUNT ? 1 : pair->value;
+            self->slots[at].state = trm_fold_merge_u64(op, self->slots[at].state, value);
+        } else if (insert(self, at, (trm_key16){pair->low, pair->high}, pair->tag, NULL, &pair->value,
+                          sizeof pair->value) != TRM_OK) {
+            break;
         }
-        if (slot->len == 0)
-            return trm_fold_table_insert(self, at, pair->key, pair->hash, NULL, pair->len - 1, &pair->value,
-                                         sizeof pair->value);
     }
+    return done;
 }
 
 trm_status trm_fold_table_settle(trm_fold_table *self)
 {
-    unsigned done = 0, waiting = self->waiting;
-    trm_status status = TRM_OK;
-    while (done < waiting && (status = settle_pair(self, &self->pair[done])) == TRM_OK)
-        done++;
+    unsigned done =
+        self->op == TRM_FOLD_OP_SUM_U64 ? settle(self, TRM_FOLD_OP_SUM_U64) : settle(self, self->op);
+    self->pairs_in += done;
     self->waiting -= done;
-    if (status != TRM_OK)
-        memmove(self->pair, self->pair + done, self->waiting * sizeof *self->pair);
-    return status;
-}
-
-trm_status trm_fold_table_add_long(trm_fold_table *self, const void *key, size_t key_len, const void *value,
-                                   size_t value_len)
-{
-    uint32_t hash = (uint32_t)(trm_key_hash_long(key, key_len, self->seed) >> 32);
-    trm_key16 k = {.low = trm_load_u64(key)};
-    size_t at = hash >> self->shift;
-    for (; self->slots[at].len; at = (at + 1) & self->mask) {
-        trm_fold_slot *slot = &self->slots[at];
-        if (slot->hash == hash && slot->low == k.low && slot->len == key_len + 1 &&
-            memcmp(self->region.base + slot->high, key, key_len) == 0) {
-            trm_fold_table_update(self, slot, value, value_len);
-            return TRM_OK;
-        }
-    }
-    return trm_fold_table_insert(self, at, k, hash, key, key_len, value, value_len);
+    memmove(self->pair, self->pair + done, self->waiting * sizeof *self->pair);
+    return self->waiting ? TRM_AGAIN : TRM_OK;
 }
 
 trm_sort_entry *trm_fold_table_entries(trm_fold_table *self, trm_sort_entry **scratch)
@@ -223,7 +253,7 @@ trm_sort_entry *trm_fold_table_entries(trm_fold_table *self, trm_sort_entry **sc
     size_t n = 0;
     for (size_t i = 0; i <= self->mask; i++) {
         entries[n] = (trm_sort_entry){__builtin_bswap64(self->slots[i].low), i};
-        n += self->slots[i].len != 0;
+        n += self->slots[i].tag != 0;
     }
     assert(n == self->used);
     *scratch = entries + n;

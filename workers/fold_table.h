@@ -26,26 +26,32 @@
 
 #define TRM_FOLD_SLOTS_FIRST 1024u
 #define TRM_FOLD_KEY_INLINE 16u
-#define TRM_FOLD_WAITING 32u
+#define TRM_FOLD_WAITING 64u
 
 typedef struct trm_fold_slot {
     uint64_t low;   /* the key's first 8 bytes, as loaded */
     uint64_t high;  /* … the next 8, or where a longer key lies in the region */
     uint64_t state; /* the accumulator, or where it lies in the region */
-    uint32_t hash;  /* the upper half */
-    uint32_t len;   /* of the key, plus 1; 0: the slot is free */
+    uint64_t tag;   /* the hash, of 32 bits, and below it the key's length plus 1; 0: the slot is free */
 } trm_fold_slot;
 
+/* Of a key that is to be found or added. */
+static inline uint64_t trm_fold_tag(uint64_t hash, size_t key_len)
+{
+    return (hash & ~(uint64_t)UINT32_MAX) | (key_len + 1);
+}
+static inline size_t trm_fold_tag_len(uint64_t tag)
+{
+    return (size_t)(uint32_t)tag - 1;
+}
+
 typedef struct trm_fold_pair {
-    trm_key16 key;
-    uint64_t value;
-    uint32_t hash;
-    uint32_t len; /* of the key, plus 1 */
+    uint64_t low, high, value, tag;
 } trm_fold_pair;
 
 typedef struct trm_fold_table {
     trm_fold_slot *slots;
-    unsigned shift; /* slot of a hash: hash >> shift, of 32 bits */
+    unsigned shift; /* slot of a key: tag >> shift */
     size_t mask;    /* slots - 1 */
     size_t used, used_max;
     trm_fold_op op;
@@ -56,63 +62,47 @@ typedef struct trm_fold_table {
     uint64_t floor; /* the arena's lower bound without the room for sorting */
     size_t slots_max;
     trm_region region;
-    bool waits; /* pairs of short keys do; else they are added at once */
-    unsigned waiting;
+    uint64_t pairs_in; /* since begin, but for those that wait */
+    uint64_t bytes_in; /* of keys and values, those that wait too */
+    bool waits;        /* pairs of short keys do; else they are added at once */
+    unsigned waiting;  /* below TRM_FOLD_WAITING between calls */
     trm_fold_pair pair[TRM_FOLD_WAITING];
 } trm_fold_table;
 
 /* `fold` is borrowed. The region is the table's until it is emptied. */
 void trm_fold_table_init(trm_fold_table *self, trm_region region, const trm_fold *fold, uint64_t seed);
-/* Forgets all but the pairs that wait; keeps a table about as large as was of use. */
+/* Forgets all keys, but not the pairs that wait; keeps a table about as large as was of use. */
 void trm_fold_table_clear(trm_fold_table *self);
 
-/* The rare part of adding: a key that is not there yet, at free slot `at`. */
-trm_status trm_fold_table_insert(trm_fold_table *self, size_t at, trm_key16 k, uint32_t hash, const void *key,
-                                 size_t key_len, const void *value, size_t value_len);
-trm_status trm_fold_table_add_long(trm_fold_table *self, const void *key, size_t key_len, const void *value,
-                                   size_t value_len);
-void trm_fold_table_update(const trm_fold_table *self, trm_fold_slot *slot, const void *value,
-                           size_t value_len);
+/* Forgets everything, and begins to count what comes in. */
+void trm_fold_table_begin(trm_fold_table *self);
 
-/* The same at once, for any fold. */
-trm_status trm_fold_table_add_now(trm_fold_table *self, trm_key16 k, uint32_t hash, size_t key_len,
-                                  const void *value, size_t value_len);
+/* Adds a pair at once, of any key and fold: TRM_OK; TRM_AGAIN: it is full, nothing was added. With a
+ * ready-made fold the value has 8 bytes (but for count, where it is not read). */
+trm_status trm_fold_table_add(trm_fold_table *self, const void *key, size_t key_len, const void *value,
+                              size_t value_len);
 
 /* Adds the pairs that wait. TRM_AGAIN: the table is full, and some wait still. */
 trm_status trm_fold_table_settle(trm_fold_table *self);
 
-/* Adds a pair of a key of up to 16 bytes: TRM_OK; TRM_AGAIN: it is full, nothing was added.
- * With a ready-made fold the value has 8 bytes (but for count, where it is not read). */
-static inline trm_status trm_fold_table_add_short(trm_fold_table *self, const void *key, size_t key_len,
-                                                  const void *value, size_t value_len)
+/* Lets a pair of a key of up to 16 bytes wait, in a table that `waits`. False: no more may wait, settle
+ * before the next call. `value_bytes` is counted only: the value of a count is whatever it is. */
+static inline bool trm_fold_table_wait(trm_fold_table *self, const void *key, size_t key_len, uint64_t value,
+                                       size_t value_bytes)
 {
     trm_key16 k = trm_key16_load(key, key_len);
-    uint32_t hash = (uint32_t)(trm_key16_hash(k, key_len, self->seed) >> 32);
-    if (__builtin_expect(!self->waits, 0))
-        return trm_fold_table_add_now(self, k, hash, key_len, value, value_len);
-    __builtin_prefetch(&self->slots[hash >> self->shift], 1);
-    if (__builtin_expect(self->waiting == TRM_FOLD_WAITING, 0)) {
-        trm_status status = trm_fold_table_settle(self);
-        if (status != TRM_OK)
-            return status;
-    }
-    uint64_t number = self->op == TRM_FOLD_OP_COUNT ? 1 : trm_load_u64(value);
-    self->pair[self->waiting++] = (trm_fold_pair){k, number, hash, (uint32_t)key_len + 1};
-    return TRM_OK;
-}
-
-static inline trm_status trm_fold_table_add(trm_fold_table *self, const void *key, size_t key_len,
-                                            const void *value, size_t value_len)
-{
-    return key_len <= TRM_FOLD_KEY_INLINE ? trm_fold_table_add_short(self, key, key_len, value, value_len)
-                                          : trm_fold_table_add_long(self, key, key_len, value, value_len);
+    uint64_t tag = trm_fold_tag(trm_key16_hash(k, key_len, self->seed), key_len);
+    __builtin_prefetch(&self->slots[tag >> self->shift], 1);
+    self->pair[self->waiting] = (trm_fold_pair){k.low, k.high, value, tag};
+    self->bytes_in += key_len + value_bytes;
+    return ++self->waiting < TRM_FOLD_WAITING;
 }
 
 /* The key and accumulator of a slot by its number, which is an entry's place. */
 static inline trm_sort_key trm_fold_table_key(const trm_fold_table *self, size_t at)
 {
     const trm_fold_slot *slot = &self->slots[at];
-    size_t len = slot->len - 1;
+    size_t len = trm_fold_tag_len(slot->tag);
     return (trm_sort_key){
         len <= TRM_FOLD_KEY_INLINE ? (const uint8_t *)&slot->low : self->region.base + slot->high, len};
 }

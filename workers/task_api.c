@@ -34,6 +34,7 @@ static trm_status begin_run(trm_task *task)
     status = trm_collector_begin(task->collector, path, task->order.task, task->order.attempt, &task->err);
     if (status == TRM_OK) {
         task->mode = TRM_EMIT_COLLECT;
+        task->table = trm_collector_table(task->collector);
         task->begun = true;
     }
     return status;
@@ -112,15 +113,28 @@ void trm_emit(trm_task *task, const void *key, size_t key_len, const void *value
     emit_otherwise(task, key, key_len, value, value_len);
 }
 
+__attribute__((noinline)) static void emit_u64_otherwise(trm_task *task, const void *key, size_t key_len, uint64_t value)
+{
+    trm_emit(task, key, key_len, &value, sizeof value);
+}
+
+__attribute__((noinline)) static void settle(trm_task *task)
+{
+    trm_status status = trm_collector_settle(task->collector, &task->err);
+    if (status != TRM_OK)
+        trm_task_escape(task, status);
+}
+
 void trm_emit_u64(trm_task *task, const void *key, size_t key_len, uint64_t value)
 {
-    if (__builtin_expect(task->mode == TRM_EMIT_COLLECT && task->thread == trm_thread_mark(), 1)) {
-        trm_status status = trm_collector_add_u64(task->collector, key, key_len, value, &task->err);
-        if (__builtin_expect(status != TRM_OK, 0))
-            trm_task_escape(task, status);
+    if (__builtin_expect(task->mode == TRM_EMIT_COLLECT && task->table && key_len <= TRM_FOLD_KEY_INLINE &&
+                             task->thread == trm_thread_mark(),
+                         1)) {
+        if (__builtin_expect(!trm_fold_table_wait(task->table, key, key_len, value, sizeof value), 0))
+            settle(task);
         return;
     }
-    emit_otherwise(task, key, key_len, &value, sizeof value);
+    emit_u64_otherwise(task, key, key_len, value);
 }
 
 /* ---- Values ------------------------------------------------------------------------- */

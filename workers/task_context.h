@@ -18,6 +18,7 @@
 #include "jobs/params.h"
 #include "workers/attempt.h"
 #include "workers/collector.h"
+#include "workers/fold_table.h"
 #include "workers/merge.h"
 #include "workers/part_writer.h"
 #include "workers/reader.h"
@@ -56,6 +57,7 @@ struct trm_task {
     bool begun;       /* the run or part of a map: there was a pair */
     uintptr_t thread; /* the only one that may emit */
     trm_collector *collector;
+    trm_fold_table *table; /* of the collector, while it collects and pairs may wait in it; else anything */
     trm_part_writer *part;
 
     trm_executor_env *env;

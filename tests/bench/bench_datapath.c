@@ -122,7 +122,8 @@ static uint64_t hash_word(void *context, const char *word, size_t len)
 
 static uint64_t add_word(void *context, const char *word, size_t len)
 {
-    return trm_collector_add_u64(context, word, len, 1, &err);
+    uint64_t one = 1;
+    return trm_collector_add(context, word, len, &one, sizeof one, &err);
 }
 
 /* ---- Merging ---------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include "jobs/cuts.h"
 #include "tests/support/fs_mem.h"
 #include "workers/collector.h"
+#include "workers/fold_table.h"
 #include "workers/key.h"
 #include "workers/merge.h"
 
@@ -370,16 +371,19 @@ static bool run_map(datapath_case *c, trm_collector *collector, uint32_t map, si
     if (one_in(&c->random, 3)) { /* an attempt that comes to nothing leaves nothing */
         CHECK_OK(c, trm_collector_begin(collector, "store/aborted", map, 0, &err));
         for (size_t i = 0; i < pairs / 2; i++)
-            CHECK_OK(c, trm_collector_add_u64(collector, "lost", 4, i, &err));
+            CHECK_OK(c, trm_collector_add(collector, "lost", 4, &i, sizeof i, &err));
         trm_collector_abort(collector);
     }
     CHECK_OK(c, trm_collector_begin(collector, path, map, 1, &err));
+    trm_fold_table *table = trm_collector_table(collector);
     for (size_t i = 0; i < pairs; i++) {
         size_t key_len = draw_key(c, key), value_len = draw_value(c, value);
-        if (value_len == 8 && i % 2)
-            CHECK_OK(c, trm_collector_add_u64(collector, key, key_len, trm_load_u64(value), &err));
-        else
+        if (i % 2 && value_len == 8 && key_len <= TRM_FOLD_KEY_INLINE && table) {
+            if (!trm_fold_table_wait(table, key, key_len, trm_load_u64(value), 8))
+                CHECK_OK(c, trm_collector_settle(collector, &err));
+        } else {
             CHECK_OK(c, trm_collector_add(collector, key, key_len, value, value_len, &err));
+        }
         expect(c, key, key_len, value, value_len);
     }
     CHECK_OK(c, trm_collector_finish(collector, &stats, &err));

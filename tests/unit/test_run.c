@@ -334,7 +334,7 @@ static trm_status collect(trm_collector *collector, trm_collector_stats *stats)
     trm_status status = trm_collector_begin(collector, "run", 0, 0, &err);
     for (uint64_t i = 0; status == TRM_OK && i < 60000; i++) {
         uint64_t key = i * 0x9e3779b97f4a7c15ull;
-        status = trm_collector_add_u64(collector, &key, 8, i, &err);
+        status = trm_collector_add(collector, &key, 8, &i, 8, &err);
     }
     if (status == TRM_OK)
         return trm_collector_finish(collector, stats, &err);
