@@ -99,6 +99,8 @@ trm_status trm_master_create(trm_master **out, const trm_master_config *config, 
         self->epoch = config->epoch ? config->epoch : self->table->epoch + 1;
         status = check_log(self, err);
     }
+    if (status == TRM_OK && !master_outputs_note_stores(self))
+        status = trm_err_set(err, TRM_ENOMEM, "no memory for the stores of earlier launches");
     if (status != TRM_OK) {
         trm_master_destroy(self);
         return status;

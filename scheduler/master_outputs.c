@@ -268,6 +268,17 @@ trm_status master_outputs_begin(trm_master *self, trm_err *err)
     return TRM_OK;
 }
 
+bool master_outputs_note_stores(trm_master *self)
+{
+    for (uint32_t i = 0; i < self->table->members_count; i++) {
+        const trm_member *member = &self->table->members[i];
+        if (member->epoch < self->epoch && member->run_store[0] == '/' &&
+            !store_of(self, member->epoch, member->rank, member->host, member->run_store))
+            return false;
+    }
+    return true;
+}
+
 void master_outputs_close(trm_master *self)
 {
     while (self->stores) {

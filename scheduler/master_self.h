@@ -284,6 +284,9 @@ void master_failures_close(trm_master *self);
 
 /* ---- master_outputs.c ---- */
 trm_status master_outputs_begin(trm_master *self, trm_err *err);
+/* Before EPOCH is applied, which forgets ranks of earlier launches whose outputs do not count: all that
+ * they have left is to be taken over, and so removed. False: no memory. */
+bool master_outputs_note_stores(trm_master *self);
 void master_outputs_close(trm_master *self);
 bool master_outputs_step(trm_master *self, uint64_t *wake_ns);
 void master_output_tell(trm_master *self, uint32_t task); /* where it is now, to all */
