@@ -58,6 +58,7 @@ no_scratch_left() {
 
 clean_up() {
     own_processes | while read -r pid _; do kill -9 "$pid" 2>/dev/null; done
+    awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/mounts | while read -r at; do umount "$at"; done
     rm -rf "$work"
 }
 trap clean_up EXIT
