@@ -84,15 +84,32 @@ static void greet_master(trm_leader *self, uint64_t now_ns)
             trm_master_rank_dead(self->master, i);
 }
 
+/* Whether nobody has led this launch before. */
+static bool is_first(const trm_leader *self)
+{
+    return trm_node_replica(self->node)->table.epoch < self->epoch;
+}
+
+static uint32_t count_dead(const trm_leader *self)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < self->transport->ranks; i++)
+        count += self->dead[i] && !self->gather.greeting[i].body;
+    return count;
+}
+
 static bool gather_step(trm_leader *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     trm_err err = {""};
     bool all_unable = self->gather.greeted == self->transport->ranks && !self->gather.able;
-    if (self->failed || (!self->gather.able && !all_unable))
+    trm_node_state node;
+    trm_node_state_get(self->node, &node);
+    if (self->failed || !node.leads || (!self->gather.able && !all_unable))
         return false;
     if (!self->greet_until_ns)
-        self->greet_until_ns = now_ns + TRM_GREET_WAIT_MS * TRM_NS_PER_MS;
-    if (self->gather.greeted < self->transport->ranks && now_ns < self->greet_until_ns) {
+        self->greet_until_ns =
+            now_ns + (is_first(self) ? TRM_GREET_FIRST_MS : TRM_GREET_WAIT_MS) * TRM_NS_PER_MS;
+    if (self->gather.greeted + count_dead(self) < self->transport->ranks && now_ns < self->greet_until_ns) {
         *wake_ns = self->greet_until_ns < *wake_ns ? self->greet_until_ns : *wake_ns;
         return false;
     }

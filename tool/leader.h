@@ -12,11 +12,13 @@
 #include "runtime/transport.h"
 #include "tool/node.h"
 
-#define TRM_GREET_WAIT_MS 100u /* for the HELLO of all ranks, once one is there that can work */
+#define TRM_GREET_FIRST_MS                                                                                   \
+    3000u /* for the HELLO of all ranks, once one has come: of a launch that begins … */
+#define TRM_GREET_WAIT_MS 100u /* … and after another leader, when some rank may be dead */
 
 typedef struct trm_leader trm_leader;
 
-/* Borrows its arguments; `node` leads. TRM_ENOMEM. */
+/* Borrows its arguments; `node` is elected, and there will be a master as soon as it leads. TRM_ENOMEM. */
 trm_status trm_leader_create(trm_leader **out, const trm_spec *spec, trm_transport *transport, trm_node *node,
                              trm_err *err);
 /* The replica stays as it is. NULL is fine. */

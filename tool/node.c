@@ -130,6 +130,9 @@ void trm_node_state_get(const trm_node *self, trm_node_state *out)
         return;
     trm_replog_state log;
     trm_replog_state_get(self->log, &log);
+    trm_raft_state core;
+    trm_raft_state_get(trm_replog_raft_core(self->log), &core);
+    out->elected = core.role == TRM_RAFT_LEADER;
     out->leads = log.leader;
     if (log.term >= out->term && log.leader_rank != TRM_REPLOG_NOBODY) {
         out->leader = log.leader_rank;

@@ -26,7 +26,8 @@ typedef struct trm_node trm_node;
 typedef struct trm_node_state {
     bool begun; /* BEGIN has come: the epoch is known */
     uint64_t epoch;
-    bool leads;      /* this rank; all that was decided before is in the replica */
+    bool elected;    /* this rank, by a majority */
+    bool leads;      /* … and all that was decided before is in the replica */
     uint32_t leader; /* TRM_REPLOG_NOBODY: none is known */
     uint64_t term;   /* … its term */
 } trm_node_state;

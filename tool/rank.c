@@ -185,7 +185,7 @@ static bool opener_step(rank *self, uint64_t now_ns, uint64_t *wake_ns)
 static void follow_election(rank *self, const trm_node_state *node)
 {
     trm_err err = {""};
-    if (node->leads && !self->leader) {
+    if (node->elected && !self->leader) { /* now, since those that hear of it say HELLO at once */
         if (trm_leader_create(&self->leader, self->spec, self->transport, self->node, &err) != TRM_OK)
             trm_warn("%s", err.text);
         else if (self->leave_ns)
@@ -194,7 +194,7 @@ static void follow_election(rank *self, const trm_node_state *node)
             if (self->dead[i])
                 trm_leader_rank_dead(self->leader, i);
     } else if (self->leader && !trm_leader_is_over(self->leader) &&
-               (!node->leads || trm_leader_is_deposed(self->leader))) {
+               (!node->elected || trm_leader_is_deposed(self->leader))) {
         trm_debug("this rank does not lead any more");
         trm_leader_destroy(self->leader);
         self->leader = NULL;

@@ -9,7 +9,7 @@
 #include "workers/shuffle.h"
 #include "workers/worker.h"
 
-#define HELLO_AGAIN_MS 5000u    /* until SETUP comes */
+#define HELLO_AGAIN_MS 1000u    /* until SETUP comes */
 #define HELLO_FOLLOW_MS 200u    /* … from a master that follows another */
 #define MASTER_SILENT_MS 30000u /* without any frame from it the rank leaves */
 #define MASTER_BEGIN_MS 120000u /* … before SETUP: it may be clearing a large output directory */
