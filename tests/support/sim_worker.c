@@ -240,7 +240,10 @@ static void write_part(sim_worker *self, const trm_order *order, trm_report *out
                                               order->attempt, path, sizeof path);
     if (status == TRM_OK)
         status = fs->ops->open(fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &file, NULL);
-    assert(status == TRM_OK);
+    if (status != TRM_OK) { /* the job is done, and attempts are not kept any more */
+        out->status = status;
+        return;
+    }
     status = fs->ops->write_at(file, 0, bytes, out->output_bytes, NULL);
     if (status == TRM_OK)
         status = fs->ops->sync(file, NULL);
