@@ -291,7 +291,8 @@ static void loop(rank *self, trm_end *end)
         any |= lead_step(self, now_ns, &wake_ns);
         any |= trm_worker_step(self->worker, now_ns, &wake_ns);
         if (any)
-            self->sleep_us = TRM_LOOP_SLEEP_US_MIN;
+            self->sleep_us =
+                self->sleep_us / 4 + TRM_LOOP_SLEEP_US_MIN; /* one heartbeat makes no busy loop */
         else
             sleep_a_little(self, now_ns, wake_ns);
     }
