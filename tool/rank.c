@@ -384,7 +384,9 @@ int trm_rank_run(const trm_options *options)
     char text[16];
     snprintf(text, sizeof text, "%u", end.exit_code);
     /* Whoever knows how the job ended says so: the leader may be gone by now. */
-    bool lost_master = !self.leader && end.exit_code == TRM_EXIT_LAUNCH && status == TRM_OK;
+    trm_end refused;
+    bool knows = self.leader || (self.opener && trm_opener_ended(self.opener, &refused));
+    bool lost_master = !knows && end.exit_code == TRM_EXIT_LAUNCH && status == TRM_OK;
     if (!self.left_alone && !lost_master) {
         fflush(NULL);
         trm_launch_tell("result", text);
