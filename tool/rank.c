@@ -261,7 +261,7 @@ static void sleep_a_little(rank *self, uint64_t now_ns, uint64_t wake_ns)
         ns = wake_ns - now_ns;
     struct timespec time = {.tv_nsec = (long)ns};
     ppoll(fds, count, &time, NULL);
-    uint32_t longer = self->sleep_us * 5 / 4 + 1;
+    uint32_t longer = self->sleep_us * 3 / 2 + 1;
     self->sleep_us = longer < TRM_LOOP_SLEEP_US_MAX ? longer : TRM_LOOP_SLEEP_US_MAX;
 }
 

@@ -14,8 +14,8 @@ begin() { # NAME RANKS
     timeout -k 5 "$JOB_SECONDS" "$trireme" run -n "$2" --executors 1 --split-size 12 --partitions 3 -p gate="$gate" -p after=10 \
         "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
-    for _ in $(seq 300); do
-        [ ! -e "$gate.waiting" ] || return 0
+    for _ in $(seq 300); do # all ranks, and a task at the gate
+        [ ! -e "$gate.waiting" ] || [ "$(grep -c rank_ready "$work/out/.trireme/events.jsonl")" -lt "$2" ] || return 0
         sleep 0.1
     done
     fail "$name" 'the job never got to the gate'
@@ -41,45 +41,43 @@ end() { # of the job, whose result is right
     pass "$name"
 }
 
-# Ticks of user and system time.
+# turns RANKS: how often they have gone to sleep by themselves; ticks RANKS: of user and system time.
+turns() {
+    for pid in $1; do cat "/proc/$pid/status"; done | awk '$1 == "voluntary_ctxt_switches:" { n += $2 } END { print n }'
+}
 ticks() {
     for pid in $1; do sed 's/.*) //' "/proc/$pid/stat"; done | awk '{ n += $12 + $13 } END { print n }'
 }
 
+# A turn of a rank's loop takes 20 to 30 us, so that 600 in a second are under 2 % of a core. What they
+# really took is shown and not judged: it is another number on a machine that is busy.
 if begin 'ranks that wait' 4; then
     ranks=$(processes trireme '')
     [ "$(echo "$ranks" | wc -l)" -eq 4 ] || fail "$name" "these are not four ranks: $ranks"
-    # The first moments are not idle ones.
-    sleep 1
-    before=$(ticks "$ranks") began=$(cut -d' ' -f1 /proc/uptime)
+    sleep 1 # the first moments are not idle ones
+    turns=$(turns "$ranks") ticks=$(ticks "$ranks") began=$(cut -d' ' -f1 /proc/uptime)
     sleep 5
-    after=$(ticks "$ranks") ended=$(cut -d' ' -f1 /proc/uptime)
-    percent=$(awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" -v from="$began" -v to="$ended" \
-        'BEGIN { printf "%.2f", 100 * ticks / hz / (to - from) / 4 }')
-    echo "an idle rank uses $percent % of a core"
-    if grep -q '^TRM_CFLAGS = .*-fsanitize' "$builddir/Makefile"; then
-        skip 'an idle rank' 'a sanitizer is slow'
-    elif awk -v percent="$percent" 'BEGIN { exit !(percent < 2) }'; then
-        pass 'an idle rank uses under 2 % of a core'
-    else
-        fail 'an idle rank uses under 2 % of a core' "it uses $percent %"
-    fi
+    turns=$(($(turns "$ranks") - turns)) ticks=$(($(ticks "$ranks") - ticks)) ended=$(cut -d' ' -f1 /proc/uptime)
+    each=$(awk -v n="$turns" -v s="$ended" -v b="$began" 'BEGIN { printf "%d", n / (s - b) / 4 }')
+    echo "an idle rank wakes $each times a second and uses" \
+        "$(awk -v n="$ticks" -v hz="$(getconf CLK_TCK)" -v s="$ended" -v b="$began" 'BEGIN { printf "%.1f", 100 * n / hz / (s - b) / 4 }') % of a core"
+    [ "$each" -lt 600 ] && pass 'an idle rank sleeps' || fail 'an idle rank sleeps' "it wakes $each times a second"
     end
 fi
 
 begin 'every executor is killed' 3 && {
     # shellcheck disable=SC2046 # numbers, one a word
-    for index in 0 1 2; do kill -9 $(processes trireme-x0 $index); done
-    end && { grep -q 'attempts_failed  *3$' "$work/err" || fail "$name" 'three failed attempts are not counted'; }
+    for index in 0 1 2; do kill -9 $(processes trireme-x0 $index) 2>/dev/null; done
+    end && { grep -q 'attempts_failed  *[1-9]' "$work/err" || fail "$name" 'no failed attempt is counted'; }
 }
 begin 'a supervisor is killed' 3 && {
     # shellcheck disable=SC2046 # numbers, one a word
-    kill -9 $(processes trireme-crew 1)
+    kill -9 $(processes trireme-crew 1) 2>/dev/null
     end && { grep -q 'supervisor of this rank' "$work/err" || fail "$name" 'it is not said'; }
 }
 begin 'a rank that does not lead is killed' 3 && {
     # shellcheck disable=SC2046 # numbers, one a word
-    kill -9 $(processes trireme 1)
+    kill -9 $(processes trireme 1) 2>/dev/null
     end && { grep -q 'rank 1 .*its tasks are given to others' "$work/err" || fail "$name" 'it is not said'; }
 }
 # Longer than anybody waits for a sign of life.
