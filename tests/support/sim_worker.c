@@ -3,6 +3,7 @@
 
 #include "jobs/names.h"
 #include "runtime/clock.h"
+#include "workers/ledger.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -20,14 +21,6 @@ typedef struct running {
     uint64_t begin_ns, end_ns; /* end 0: idle */
 } running;
 
-/* An order that is not settled. */
-typedef struct held {
-    trm_order order;
-    trm_writer report; /* empty: it has not ended */
-    bool due;          /* its report is to be sent */
-    bool failed;       /* … and says so */
-} held;
-
 struct sim_worker {
     sim_worker_config config;
     char host[64], store[64];
@@ -42,9 +35,8 @@ struct sim_worker {
     trm_order *queue;
     size_t queue_at, queue_count, queue_room;
     running *executor;
-    held *held;
-    size_t held_count, held_room, due_count;
-    trm_writer frame;
+    trm_ledger ledger;
+    trm_writer frame, report;
     uint64_t claimed_term;
 };
 
@@ -149,48 +141,22 @@ static uint32_t running_count(const sim_worker *self)
 
 /* ---- What is held -------------------------------------------------------------------------- */
 
-static held *find_held(const sim_worker *self, const trm_order *order)
-{
-    for (size_t i = 0; i < self->held_count; i++) {
-        const trm_order *at = &self->held[i].order;
-        if (at->phase == order->phase && at->task == order->task && at->attempt == order->attempt)
-            return &self->held[i];
-    }
-    return NULL;
-}
-
-static void hold(sim_worker *self, const trm_order *order)
-{
-    if (self->held_count == self->held_room) {
-        self->held_room = self->held_room ? self->held_room * 2 : 64;
-        self->held = must(realloc(self->held, self->held_room * sizeof *self->held));
-    }
-    self->held[self->held_count++] = (held){.order = *order};
-}
-
-static void release(sim_worker *self, held *it)
-{
-    trm_writer_close(&it->report);
-    *it = self->held[--self->held_count];
-}
-
 static void report(sim_worker *self, const trm_report *report)
 {
-    held *it = find_held(
-        self, &(trm_order){.phase = report->phase, .task = report->task, .attempt = report->attempt});
-    assert(it && !it->report.len);
-    trm_report_encode(report, &it->report);
-    it->due = true;
-    it->failed = report->status != TRM_OK;
-    self->due_count++;
+    trm_order order = {.phase = report->phase, .task = report->task, .attempt = report->attempt};
+    trm_writer_reset(&self->report);
+    trm_report_encode(report, &self->report);
+    bool taken = trm_ledger_report(&self->ledger, &order, self->report.data, self->report.len);
+    assert(taken);
 }
 
 static bool claim_send(sim_worker *self)
 {
+    trm_order order;
     trm_writer *frame = begin(self, TRM_WIRE_CLAIM);
     trm_claim_encode(&(trm_claim){.last = true}, frame);
-    for (size_t i = 0; i < self->held_count; i++)
-        trm_order_encode(&self->held[i].order, frame);
+    for (uint32_t at = 0; trm_ledger_next(&self->ledger, &at, &order);)
+        trm_order_encode(&order, frame);
     if (send(self) == TRM_AGAIN)
         return false;
     self->claim_due = false;
@@ -200,26 +166,18 @@ static bool claim_send(sim_worker *self)
 
 static void reports_send(sim_worker *self)
 {
-    if (!self->attached || (self->claim_due && !claim_send(self)) || !self->due_count)
+    const ledger_entry *at = trm_ledger_due(&self->ledger);
+    uint32_t count = 0;
+    if (!self->attached || (self->claim_due && !claim_send(self)) || !at)
         return;
     begin(self, TRM_WIRE_REPORT);
-    for (size_t i = 0; i < self->held_count; i++)
-        if (self->held[i].due)
-            trm_put_bytes(&self->frame, self->held[i].report.data, self->held[i].report.len);
-    if (send(self) == TRM_AGAIN)
-        return;
-    for (size_t i = 0; i < self->held_count; i++)
-        self->held[i].due = false;
-    self->due_count = 0;
-}
-
-static void report_again(sim_worker *self)
-{
-    self->due_count = 0;
-    for (size_t i = 0; i < self->held_count; i++) {
-        self->held[i].due = self->held[i].report.len > 0;
-        self->due_count += self->held[i].due;
+    for (; at && self->frame.len + at->len <= TRM_MESSAGE_BYTES_MAX;
+         at = trm_ledger_after(&self->ledger, at)) {
+        trm_put_bytes(&self->frame, at->bytes, at->len);
+        count++;
     }
+    if (send(self) != TRM_AGAIN)
+        trm_ledger_sent(&self->ledger, count);
 }
 
 /* ---- Attempts ---------------------------------------------------------------------------------- */
@@ -407,7 +365,7 @@ static void on_setup(sim_worker *self, const trm_wire_header *header, trm_reader
     self->epoch = header->epoch;
     self->term = header->term;
     self->set_up = self->attached = self->claim_due = true;
-    report_again(self);
+    trm_ledger_send_again(&self->ledger);
 }
 
 static void on_adopt(sim_worker *self, trm_reader *body)
@@ -439,8 +397,8 @@ static void on_orders(sim_worker *self, trm_reader *body)
         assert(trm_reader_ok(body));
         if (self->config.ordered)
             self->config.ordered(self->config.context, self->config.transport->rank, &order);
-        assert(!find_held(self, &order));
-        hold(self, &order);
+        trm_status added = trm_ledger_add(&self->ledger, &order);
+        assert(added == TRM_OK);
         queue_put(self, &order);
     }
 }
@@ -474,13 +432,8 @@ static void on_settled(sim_worker *self, trm_reader *body)
     while (trm_reader_left(body)) {
         trm_order order;
         trm_order_decode(&order, body);
-        held *it = find_held(self, &order);
         assert(trm_reader_ok(body));
-        if (!it)
-            continue;
-        assert(it->report.len);
-        self->due_count -= it->due;
-        release(self, it);
+        trm_ledger_settle(&self->ledger, &order); /* told twice is no harm */
     }
 }
 
@@ -547,6 +500,7 @@ sim_worker *sim_worker_create(const sim_worker_config *config)
     snprintf(self->store, sizeof self->store, "%s", config->store);
     self->draw = trm_draw_from(config->seed);
     self->hello_ns = config->hello_ns;
+    trm_ledger_init(&self->ledger);
     self->executor = must(calloc(config->executors, sizeof *self->executor));
     return self;
 }
@@ -560,9 +514,8 @@ void sim_worker_destroy(sim_worker *self)
     free(self->lost_ns);
     free(self->queue);
     free(self->executor);
-    while (self->held_count)
-        release(self, &self->held[0]);
-    free(self->held);
+    trm_ledger_close(&self->ledger);
+    trm_writer_close(&self->report);
     trm_writer_close(&self->frame);
     free(self);
 }
@@ -596,12 +549,29 @@ uint64_t sim_worker_term(const sim_worker *self)
     return self->term;
 }
 
-bool sim_worker_holds(const sim_worker *self, uint64_t term, uint8_t phase, uint32_t task, trm_order *out)
+static bool has_failed(const ledger_entry *entry)
 {
-    for (size_t i = 0; i < self->held_count && self->claimed_term == term; i++) {
-        *out = self->held[i].order;
-        if (out->phase == phase && out->task == task && !self->held[i].failed)
-            return true;
+    trm_report report;
+    trm_reader in;
+    trm_reader_init(&in, entry->bytes, entry->len);
+    if (entry->len)
+        trm_report_decode(&report, &in);
+    return entry->len && report.status != TRM_OK;
+}
+
+bool sim_worker_holds(const sim_worker *self, uint8_t phase, uint32_t task, trm_order *out)
+{
+    for (uint32_t i = 0; i < self->ledger.room; i++) {
+        const ledger_entry *entry = &self->ledger.entry[i];
+        if (entry->order.phase != phase || entry->order.task != task || has_failed(entry))
+            continue;
+        *out = entry->order;
+        return true;
     }
     return false;
+}
+
+uint64_t sim_worker_claimed_term(const sim_worker *self)
+{
+    return self->claimed_term;
 }

@@ -69,9 +69,10 @@ void sim_worker_frame(sim_worker *self, uint32_t from, const uint8_t *bytes, siz
 /* It learns of another master, as trm_worker_set_master. */
 void sim_worker_set_master(sim_worker *self, uint32_t master, uint64_t epoch, uint64_t term);
 uint64_t sim_worker_term(const sim_worker *self);
-/* Whether the master of this term has been told all that is held here, and what that is: an attempt
- * of the task that runs, or has succeeded, and is not settled. */
-bool sim_worker_holds(const sim_worker *self, uint64_t term, uint8_t phase, uint32_t task, trm_order *out);
+/* An attempt of the task that runs here, or has succeeded, and is not settled. */
+bool sim_worker_holds(const sim_worker *self, uint8_t phase, uint32_t task, trm_order *out);
+/* Of the master that was told last all that is held. */
+uint64_t sim_worker_claimed_term(const sim_worker *self);
 /* Ends attempts that are due, sends. Lowers *wake_ns. */
 void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns);
 bool sim_worker_ended(const sim_worker *self, trm_end *end);

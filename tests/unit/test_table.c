@@ -118,6 +118,12 @@ static void make_cuts(uint32_t job, uint64_t epoch, uint32_t crc)
     trm_put_u32(&command, crc);
 }
 
+static void make_master(uint64_t epoch, uint64_t term)
+{
+    trm_command_begin(&command, TRM_COMMAND_MASTER, 0);
+    trm_mastership_encode(&(trm_mastership){.epoch = epoch, .term = term}, &command);
+}
+
 static void begin(trm_table *table, uint32_t tasks, uint32_t partitions)
 {
     trm_table_init(table);
@@ -252,6 +258,74 @@ static void a_map_output_of_another_launch_lives_when_it_is_adopted(void **state
     trm_table_close(&table);
 }
 
+static void masters_of_a_launch_are_counted(void **state)
+{
+    trm_table table;
+    begin(&table, 1, 1);
+    make_master(1, 3);
+    apply(&table, NULL);
+    apply(&table, NULL); /* told twice */
+    assert_int_equal(table.epoch_masters, 1);
+    assert_int_equal(table.failovers, 0);
+    make_master(1, 2); /* from before */
+    apply(&table, NULL);
+    make_master(2, 9); /* of a launch that has not begun */
+    apply(&table, NULL);
+    assert_int_equal(table.epoch_masters, 1);
+    make_master(1, 7);
+    apply(&table, NULL);
+    assert_int_equal(table.epoch_masters, 2);
+    assert_int_equal(table.failovers, 1);
+    assert_int_equal(table.master_term, 7);
+    make_epoch(2);
+    apply(&table, NULL);
+    assert_int_equal(table.epoch_masters, 0);
+    make_master(2, 1); /* a launch has terms of its own */
+    apply(&table, NULL);
+    assert_int_equal(table.epoch_masters, 1);
+    assert_int_equal(table.failovers, 1);
+    trm_table_close(&table);
+}
+
+/* Whatever the fence rises to while it leads: it gives out numbers from its first one on, and
+ * after an output that is lost, of another master, from a first one again. */
+static void no_two_masters_give_out_the_same_attempt(void **state)
+{
+    trm_table table;
+    begin(&table, 1, 1);
+    for (int round = 0; round < 200; round++) {
+        uint32_t fence = chance(5) ? 0 : chance(3000), end = 0;
+        table.epoch_masters = 0;
+        for (uint32_t n = 0; n < 10; n++) {
+            table.epoch_masters++;
+            uint32_t first = trm_table_first_attempt(&table, fence), used = chance(TRM_MASTER_ATTEMPTS);
+            assert_true(first >= fence && first >= end && first >= n * TRM_MASTER_ATTEMPTS);
+            end = first + used + 1;
+            if (chance(3) == 0) /* one of these was committed, and lost */
+                fence = first + chance(used + 1) + 1;
+        }
+    }
+    table.epoch_masters = 1;
+    assert_int_equal(trm_table_first_attempt(&table, 0), 0);
+    table.epoch_masters = UINT32_MAX;
+    assert_true(trm_table_first_attempt(&table, UINT32_MAX) == UINT32_MAX);
+    trm_table_close(&table);
+}
+
+/* A failure is counted once also when its attempt has a large number. */
+static void failures_of_late_masters_count_once(void **state)
+{
+    trm_table table;
+    begin(&table, 1, 1);
+    make_fail(0, 1, TRM_PHASE_MAP, 0, 100 * TRM_MASTER_ATTEMPTS);
+    apply(&table, NULL);
+    apply(&table, NULL);
+    make_fail(0, 1, TRM_PHASE_MAP, 0, 100 * TRM_MASTER_ATTEMPTS + 1);
+    apply(&table, NULL);
+    assert_int_equal(table.jobs[0]->phase[TRM_PHASE_MAP].task[0].failures, 2);
+    trm_table_close(&table);
+}
+
 static void a_job_is_done_when_its_parts_are_in_place(void **state)
 {
     trm_table table;
@@ -305,7 +379,10 @@ static void make_random_command(const trm_table *table)
     uint32_t job = chance(3), task = chance(9), attempt = chance(4);
     trm_phase phase = chance(2) ? TRM_PHASE_MAP : TRM_PHASE_REDUCE;
     uint64_t ref_epoch = epoch - (epoch > 1 && chance(3) == 0);
-    switch (chance(20)) {
+    switch (chance(21)) {
+    case 20:
+        make_master(epoch, chance(12));
+        break;
     case 0:
         make_epoch(table->epoch + chance(2));
         if (table->epoch == 0)
@@ -484,6 +561,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(failures_count_once_and_begin_again_with_a_launch),
         cmocka_unit_test(a_lost_output_goes_back_and_its_attempts_are_fenced),
         cmocka_unit_test(a_map_output_of_another_launch_lives_when_it_is_adopted),
+        cmocka_unit_test(masters_of_a_launch_are_counted),
+        cmocka_unit_test(no_two_masters_give_out_the_same_attempt),
+        cmocka_unit_test(failures_of_late_masters_count_once),
         cmocka_unit_test(a_job_is_done_when_its_parts_are_in_place),
         cmocka_unit_test(a_failed_job_may_be_tried_again),
         cmocka_unit_test(replicas_are_equal_bytes),
