@@ -113,7 +113,8 @@ void trm_emit(trm_task *task, const void *key, size_t key_len, const void *value
     emit_otherwise(task, key, key_len, value, value_len);
 }
 
-__attribute__((noinline)) static void emit_u64_otherwise(trm_task *task, const void *key, size_t key_len, uint64_t value)
+__attribute__((noinline)) static void emit_u64_otherwise(trm_task *task, const void *key, size_t key_len,
+                                                         uint64_t value)
 {
     trm_emit(task, key, key_len, &value, sizeof value);
 }
