@@ -30,7 +30,7 @@ variable() { sed -n "s/^$1 = //p" Makefile; }
 CC=$(variable CC)
 root=$work/root
 # The directories as configured, whatever the prefix is made of.
-show() { make -s -f - show <<END
+show() { make -s --no-print-directory -f - show <<END
 include Makefile
 show:
 	@echo \$($1)
