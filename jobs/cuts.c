@@ -194,9 +194,9 @@ trm_status trm_cuts_decode(trm_cuts *self, const void *bytes, size_t len, trm_er
     return TRM_OK;
 }
 
-static trm_status cuts_path(const char *state_dir, char *out, size_t out_bytes, trm_err *err)
+static trm_status cuts_path(const char *state_dir, uint32_t crc, char *out, size_t out_bytes, trm_err *err)
 {
-    int len = snprintf(out, out_bytes, "%s/%s", state_dir, TRM_CUTS_NAME);
+    int len = snprintf(out, out_bytes, "%s/%s-%08x", state_dir, TRM_CUTS_NAME, crc);
     if (len < 0 || (size_t)len >= out_bytes)
         return trm_err_set(err, TRM_EOUTPUT, "%s: the path is too long", state_dir);
     return TRM_OK;
@@ -207,16 +207,19 @@ trm_status trm_cuts_save(const trm_cuts *self, trm_fs *fs, const char *state_dir
     char path[TRM_FS_PATH_BYTES_MAX];
     trm_writer writer;
     trm_writer_init(&writer);
-    trm_status status = cuts_path(state_dir, path, sizeof path, err);
-    if (status == TRM_OK) {
-        trm_cuts_encode(self, &writer);
-        status = trm_writer_ok(&writer) ? TRM_OK
-                                        : trm_err_set(err, TRM_ENOMEM, "no memory to save the cut points");
-    }
+    uint32_t made = 0;
+    trm_cuts_encode(self, &writer);
+    trm_status status = TRM_OK;
+    if (!trm_writer_ok(&writer))
+        status = trm_err_set(err, TRM_ENOMEM, "no memory to save the cut points");
+    else
+        made = trm_load_u32(writer.data + writer.len - 4);
+    if (status == TRM_OK)
+        status = cuts_path(state_dir, made, path, sizeof path, err);
     if (status == TRM_OK)
         status = trm_fs_write_whole(fs, path, writer.data, writer.len, 0, err);
     if (status == TRM_OK)
-        *crc = trm_load_u32(writer.data + writer.len - 4);
+        *crc = made;
     trm_writer_close(&writer);
     return status;
 }
@@ -226,7 +229,7 @@ trm_status trm_cuts_load(trm_cuts *self, trm_fs *fs, const char *state_dir, uint
     char path[TRM_FS_PATH_BYTES_MAX];
     uint8_t *bytes = NULL;
     size_t len = 0;
-    trm_status status = cuts_path(state_dir, path, sizeof path, err);
+    trm_status status = cuts_path(state_dir, crc, path, sizeof path, err);
     if (status == TRM_OK)
         status = trm_fs_read_whole(fs, path, TRM_CUTS_BYTES_MAX, &bytes, &len, err);
     if (status != TRM_OK)

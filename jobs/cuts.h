@@ -47,7 +47,8 @@ uint32_t trm_cuts_find(const trm_cuts *self, const void *key, size_t key_len);
 void trm_cuts_encode(const trm_cuts *self, trm_writer *out);
 /* TRM_ECORRUPT, TRM_EVERSION, TRM_ENOMEM. */
 trm_status trm_cuts_decode(trm_cuts *self, const void *bytes, size_t len, trm_err *err);
-/* state_dir/cuts, whole and durable; *crc names it. */
+/* state_dir/cuts-CRC, whole and durable; *crc names it. A master that was cut off, and saves others
+ * while those of its follower are in the log already, does them no harm. */
 trm_status trm_cuts_save(const trm_cuts *self, trm_fs *fs, const char *state_dir, uint32_t *crc,
                          trm_err *err);
 /* TRM_ECORRUPT when the file is not the one with this checksum. */

@@ -107,7 +107,7 @@ typedef struct trm_peer {                 /* in SETUP: what a worker must know o
 
 typedef struct trm_setup {
     uint32_t plan_crc;
-    uint32_t cuts_crc; /* of state_dir/cuts; 0: no cuts (yet) */
+    uint32_t cuts_crc; /* of state_dir/cuts-CRC; 0: no cuts (yet) */
     uint32_t tasks;
     uint32_t partitions;
     uint32_t peers_count;

@@ -122,19 +122,27 @@ static void saved_cuts_are_loaded_by_their_checksum(void **state)
     char dir[] = "/tmp/trm-test-cuts-XXXXXX";
     assert_non_null(mkdtemp(dir));
     const trm_cuts_key keys[] = {{(const uint8_t *)"a", 1}, {(const uint8_t *)"b", 1}};
-    trm_cuts cuts, found;
-    uint32_t crc = 0;
+    trm_cuts cuts, others, found;
+    uint32_t crc = 0, others_crc = 0;
+    char from[128], to[128];
     trm_err err;
     trm_fs *fs = trm_fs_posix();
     assert_int_equal(trm_cuts_load(&found, fs, dir, 1, &err), TRM_ELOST);
     assert_int_equal(trm_cuts_init(&cuts, keys, 3, NULL), TRM_OK);
     assert_int_equal(trm_cuts_save(&cuts, fs, dir, &crc, &err), TRM_OK);
-    assert_int_equal(trm_cuts_load(&found, fs, dir, crc + 1, &err), TRM_ECORRUPT);
+    assert_int_equal(trm_cuts_init(&others, keys, 2, NULL), TRM_OK); /* of a master that was cut off */
+    assert_int_equal(trm_cuts_save(&others, fs, dir, &others_crc, &err), TRM_OK);
+    assert_int_not_equal(crc, others_crc);
+    snprintf(from, sizeof from, "%s/" TRM_CUTS_NAME "-%08x", dir, others_crc);
+    snprintf(to, sizeof to, "%s/" TRM_CUTS_NAME "-%08x", dir, others_crc + 1);
+    assert_int_equal(fs->ops->rename(fs, from, to, &err), TRM_OK);
+    assert_int_equal(trm_cuts_load(&found, fs, dir, others_crc + 1, &err), TRM_ECORRUPT);
     assert_non_null(strstr(err.text, dir));
     assert_int_equal(trm_cuts_load(&found, fs, dir, crc, &err), TRM_OK);
     assert_int_equal(found.partitions, 3);
     assert_int_equal(trm_cuts_find(&found, "aa", 2), 1);
     trm_cuts_close(&cuts);
+    trm_cuts_close(&others);
     trm_cuts_close(&found);
     assert_int_equal(trm_fs_remove_tree(fs, dir, &err), TRM_OK);
 }
