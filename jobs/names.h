@@ -11,7 +11,7 @@
  *   STATE/
  *       identity              which job this is, whole and checksummed
  *       log/                  the replicated log of this store
- *       plan, cuts            derived once, checksummed
+ *       plan, cuts-CRC        derived once, checksummed
  *       events.jsonl          what happened when (docs/events.md)
  *       stderr/               the last words of failed attempts
  *       status.json           how the job stands, rewritten whole

@@ -1,6 +1,7 @@
 /* See state_dir.h. */
 #include "scheduler/state_dir.h"
 
+#include "jobs/cuts.h"
 #include "jobs/names.h"
 #include "runtime/crc32c.h"
 #include "runtime/diag.h"
@@ -231,7 +232,6 @@ static trm_status take_lock(trm_state_dir *self, trm_err *err)
 static const char *const state_names[] = {TRM_IDENTITY_NAME,
                                           TRM_LOG_NAME,
                                           "plan",
-                                          "cuts",
                                           "attempts",
                                           TRM_EVENTS_NAME,
                                           TRM_STDERR_NAME,
@@ -239,20 +239,39 @@ static const char *const state_names[] = {TRM_IDENTITY_NAME,
                                           TRM_BINDINGS_NAME,
                                           TRM_ELSEWHERE_NAME,
                                           "plan.new",
-                                          "cuts.new",
                                           TRM_IDENTITY_NAME ".new",
                                           TRM_STATUS_NAME ".new"};
+
+typedef struct cuts_clearing {
+    trm_state_dir *self;
+    const char *dir;
+    trm_err *err;
+} cuts_clearing;
+
+/* Cut points lie in files that their checksums name. */
+static trm_status remove_cuts(const char *name, void *context)
+{
+    cuts_clearing *at = context;
+    char path[PATH_BYTES];
+    if (strncmp(name, TRM_CUTS_NAME, sizeof TRM_CUTS_NAME - 1) != 0)
+        return TRM_OK;
+    trm_status status = join(path, at->dir, name, at->err);
+    return status == TRM_OK ? trm_fs_remove_tree(at->self->fs, path, at->err) : status;
+}
 
 static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err)
 {
     char path[PATH_BYTES];
+    cuts_clearing cuts = {self, dir, err};
     trm_status status = TRM_OK;
     for (size_t i = 0; i < sizeof state_names / sizeof state_names[0] && status == TRM_OK; i++) {
         status = join(path, dir, state_names[i], err);
         if (status == TRM_OK)
             status = trm_fs_remove_tree(self->fs, path, err);
     }
-    return status;
+    if (status == TRM_OK)
+        status = self->fs->ops->list(self->fs, dir, remove_cuts, &cuts, err);
+    return status == TRM_ELOST ? TRM_OK : status;
 }
 
 typedef struct clearing {

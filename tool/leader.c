@@ -220,6 +220,13 @@ bool trm_leader_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64
     return any;
 }
 
+bool trm_leader_failed(const trm_leader *self, trm_end *end)
+{
+    if (self->failed)
+        *end = self->end;
+    return self->failed;
+}
+
 bool trm_leader_is_deposed(const trm_leader *self)
 {
     trm_err why;

@@ -29,6 +29,8 @@ void trm_leader_receive(trm_leader *self, uint32_t from, const trm_wire_header *
                         uint64_t now_ns);
 /* Returns whether anything was done; *wake_ns is lowered to when it must be called again. */
 bool trm_leader_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns);
+/* It cannot have a master here; `end` says why. The rank is to leave, so that another leads. */
+bool trm_leader_failed(const trm_leader *self, trm_end *end);
 /* Another rank leads, or will: it is to be destroyed. */
 bool trm_leader_is_deposed(const trm_leader *self);
 /* Whether the log moves with it; else somebody else must see to that. */

@@ -109,13 +109,22 @@ static void begin_launch(rank *self, uint64_t epoch, const trm_begin *begin, uin
         trm_warn("this rank cannot keep a copy of the job's log: %s", err.text);
 }
 
+/* It decodes; but ranks that there are not would be written behind the end of what is kept of each. */
+static bool makes_sense(const rank *self, const trm_begin *begin)
+{
+    for (uint32_t i = 0; i < begin->neighbours; i++)
+        if (begin->neighbour[i].rank >= self->transport->ranks)
+            return false;
+    return true;
+}
+
 static void take_begin(rank *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
                        uint64_t now_ns)
 {
     trm_begin *begin = calloc(1, sizeof *begin);
     if (begin)
         trm_begin_decode(begin, body);
-    if (begin && from == 0 && trm_reader_done(body))
+    if (begin && from == 0 && header->epoch && trm_reader_done(body) && makes_sense(self, begin))
         begin_launch(self, header->epoch, begin, now_ns);
     else
         self->dropped++;
@@ -221,6 +230,7 @@ static void dead_step(rank *self, uint64_t now_ns)
 static bool lead_step(rank *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     trm_node_state node;
+    trm_end end;
     bool any = opener_step(self, now_ns, wake_ns);
     dead_step(self, now_ns);
     if (!self->leader || !trm_leader_has_master(self->leader)) /* a master moves the log itself */
@@ -231,6 +241,10 @@ static bool lead_step(rank *self, uint64_t now_ns, uint64_t *wake_ns)
         any |= trm_leader_step(self->leader, now_ns, trm_clock_wall_ms(), wake_ns);
         if (!trm_leader_is_over(self->leader))
             trm_node_tend(self->node, lives, self, now_ns, wake_ns);
+    }
+    if (self->leader && trm_leader_failed(self->leader, &end)) { /* others may be able to */
+        self->left_alone = trm_node_voters(self->node) > 1;
+        trm_worker_leave(self->worker, &end);
     }
     if (node.leader != TRM_REPLOG_NOBODY && (node.leader != self->master || node.term != self->master_term)) {
         self->master = node.leader;

@@ -147,8 +147,10 @@ static void what_is_done_is_done_until_it_is_overwritten(void **state)
     assert_int_equal(self.dir.found, TRM_STATE_DONE);
     close_it(&self);
     self.spec.overwrite = true;
+    temp_tree_text(&self.tree, "out/.trireme/cuts-0badf00d", "x");
     assert_int_equal(open_it(&self), TRM_OK);
     assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    assert_false(there(&self, "out/.trireme/cuts-0badf00d"));
     assert_false(there(&self, "out/part-00000") || there(&self, "out/_SUCCESS"));
     close_it(&self);
     place_close(&self);
