@@ -1,6 +1,5 @@
-/* The replicated log that the job table stands on, behind a table: one voter on a
- * local disk in replog_local.c, Raft over several ranks later, and nothing above
- * notices.
+/* The replicated log that the job table stands on, behind a table: Raft over
+ * the ranks in replog_raft.c, memory in tests, and nothing above notices.
  *
  *   propose(command) ──► written, synced (and, with Raft, on a majority) ──► next()
  *
@@ -23,7 +22,7 @@
 #include <stdint.h>
 
 /* The largest command. */
-#define TRM_REPLOG_COMMAND_BYTES_MAX (4u * 1024u * 1024u)
+#define TRM_REPLOG_COMMAND_BYTES_MAX (192u * 1024u)
 /* "No rank": rank 0 is a legal one. */
 #define TRM_REPLOG_NOBODY UINT32_MAX
 
@@ -128,25 +127,5 @@ static inline void trm_replog_close(trm_replog *self)
     if (self)
         self->ops->close(self);
 }
-
-/* The log of one voter in a directory of a local or shared file system. */
-typedef struct trm_replog_local_config {
-    trm_fs *fs;                /* NULL: trm_fs_posix() */
-    const char *dir;           /* made when missing; private (0700) */
-    uint32_t rank;             /* of this process: who leads */
-    uint64_t log_id;           /* marks a log when it is made (entropy); 0 is allowed */
-    uint32_t sync_interval_us; /* a sync begins at most so often; 0: 2000 */
-    size_t pending_bytes_max;  /* undecided commands; 0: 16 MiB */
-    size_t snapshot_bytes;     /* logged bytes after which wants_snapshot; 0: 16 MiB */
-} trm_replog_local_config;
-
-/* Opens (or makes) the log, repairs what a crash has left, raises the term and makes
- * it durable, and starts the thread that writes. Borrows nothing. On success this
- * process leads from the first moment, and next yields what is in the log.
- * TRM_EFENCED: another process has the log open; the sentence names it.
- * TRM_ECORRUPT: damaged in a way that no crash explains; names file and offset.
- * TRM_EVERSION, TRM_ENOSPACE, TRM_EIO, TRM_ENOMEM.
- * To see whether a directory holds a log: trm_wal_exists. */
-trm_status trm_replog_local_open(trm_replog **out, const trm_replog_local_config *config, trm_err *err);
 
 #endif

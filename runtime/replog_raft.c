@@ -19,6 +19,8 @@
 #define TAKES_MAX 256u               /* updates of the core in one step */
 #define INSTALL_BYTES_MAX (1u << 30) /* of an image that another node sends */
 
+_Static_assert(TRM_REPLOG_COMMAND_BYTES_MAX <= TRM_RAFT_ENTRY_BYTES_MAX, "a command is an entry");
+
 /* An image of the state machine: what a snapshot holds. */
 typedef struct image {
     uint8_t *bytes; /* NULL: none */
@@ -50,6 +52,7 @@ typedef struct raft_log {
     bool installing;
     trm_writer incoming_config;
     size_t logged_bytes, snapshot_bytes;
+    uint64_t image_index; /* delivered_index when the last one was taken over */
 
     uint64_t proposed;
     trm_status health;
@@ -231,7 +234,7 @@ static void installed(raft_log *self)
 
 static void image_ended(raft_log *self, const trm_wal_writer_news *news)
 {
-    if (self->installing) {
+    if (self->installing && !self->install_due) { /* else it is one of our own that was under way */
         self->installing = false;
         if (news->image == TRM_OK)
             installed(self);
@@ -343,6 +346,9 @@ static trm_status raft_propose(trm_replog *base, const void *command, size_t len
     uint64_t term;
     if (self->health != TRM_OK)
         return trm_err_set(err, self->health, "%s", self->why.text);
+    if (len > TRM_REPLOG_COMMAND_BYTES_MAX)
+        return trm_err_set(err, TRM_ELIMIT, "a command of %zu bytes is to be logged; at most %u can be", len,
+                           TRM_REPLOG_COMMAND_BYTES_MAX);
     trm_status status = trm_raft_propose(self->raft, command, len, index, &term, err);
     if (status == TRM_OK)
         self->proposed = *index;
@@ -354,7 +360,7 @@ static trm_status raft_next(trm_replog *base, trm_replog_item *out)
     raft_log *self = (raft_log *)base;
     if (self->restore_due) {
         self->restore_due = false;
-        self->delivered_index = self->restore.index;
+        self->delivered_index = self->image_index = self->restore.index;
         self->delivered_term = self->restore.term;
         *out = (trm_replog_item){TRM_REPLOG_RESTORE, self->restore.index, self->restore.term,
                                  self->restore.bytes, self->restore.len};
@@ -401,7 +407,7 @@ static bool raft_wants_snapshot(const trm_replog *base)
 {
     const raft_log *self = (const raft_log *)base;
     return self->logged_bytes >= self->snapshot_bytes && !self->saving.bytes && !self->installing &&
-           self->delivered_index > self->saved.index;
+           self->delivered_index > self->image_index;
 }
 
 /* The image is of what next has yielded; the core speaks of what it has given out. They are the
@@ -412,7 +418,7 @@ static trm_status raft_snapshot(trm_replog *base, const void *bytes, size_t len,
     trm_wal_snapshot meta;
     trm_raft_snapshot_describe(self->raft, &meta);
     if (self->saving.bytes || self->installing || self->restore_due || replog_queue_peek(&self->queue) != 0 ||
-        meta.index <= self->saved.index)
+        self->delivered_index <= self->image_index)
         return trm_err_set(err, TRM_AGAIN, "an image is being saved, or nothing has changed since the last");
     uint8_t *mine = malloc(len + 1), *writers = malloc(len + 1);
     trm_status status = trm_err_set(err, TRM_ENOMEM, "no memory for an image of %zu bytes", len);
@@ -426,6 +432,7 @@ static trm_status raft_snapshot(trm_replog *base, const void *bytes, size_t len,
         free(writers);
         return status;
     }
+    self->image_index = self->delivered_index;
     self->saving = (image){.bytes = mine, .len = len, .index = meta.index, .term = meta.term};
     self->logged_bytes = 0;
     /* A large image is worth saving only after as much has been logged again. */
@@ -437,6 +444,8 @@ static trm_status raft_snapshot(trm_replog *base, const void *bytes, size_t len,
 static void raft_close(trm_replog *base)
 {
     raft_log *self = (raft_log *)base;
+    if (self->writer) /* what was proposed since the last step */
+        take_updates(self);
     trm_wal_writer_close(self->writer);
     trm_raft_destroy(self->raft);
     replog_queue_close(&self->queue);
@@ -545,6 +554,7 @@ static trm_status boot(raft_log *self, trm_wal *wal, uint64_t now_ns, trm_err *e
                                 .seed = config->seed,
                                 .election_ns = config->election_ns,
                                 .keep_entries = config->keep_entries,
+                                .uncommitted_bytes_max = config->pending_bytes_max,
                                 .voters_wanted = config->voters_wanted};
     trm_status status = TRM_OK;
     if (boot.snapshot.index > 0)

@@ -27,6 +27,7 @@ typedef struct trm_replog_raft_config {
     size_t image_len;
     uint32_t voters_wanted;    /* 0: the membership changes only when asked */
     uint32_t sync_interval_us; /* 0: the writer's default */
+    size_t pending_bytes_max;  /* proposed and undecided; 0: the core's default */
     size_t snapshot_bytes;     /* logged bytes after which wants_snapshot; 0: 16 MiB */
     uint64_t election_ns;      /* 0: the core's default */
     uint64_t keep_entries;     /* … */
@@ -36,7 +37,10 @@ typedef struct trm_replog_raft_config {
 } trm_replog_raft_config;
 
 /* Opens (or makes) the log and begins as a follower. Borrows `fs` and `context`. As
- * trm_replog_local_open. */
+ * follows.
+ * TRM_EFENCED: another process has the log open; the sentence names it.
+ * TRM_ECORRUPT: damaged in a way that no crash explains; names file and offset.
+ * TRM_EVERSION, TRM_ENOSPACE, TRM_EIO, TRM_ENOMEM. */
 trm_status trm_replog_raft_open(trm_replog **out, const trm_replog_raft_config *config, uint64_t now_ns,
                                 trm_err *err);
 /* Makes the log of a first voter and closes it: for whoever begins the group on behalf of all, where

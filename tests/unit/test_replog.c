@@ -1,6 +1,7 @@
-/* runtime/replog, the log of one voter: what is decided comes back, in order, in every
- * later launch; a second launch is kept out; a full disk is survived. */
-#include "runtime/replog.h"
+/* runtime/replog_raft with one voter, and the writer beneath it, over real files: what is decided comes
+ * back, in order, whenever the log is opened again; who opens it twice is kept out; a full disk is
+ * survived. (Several voters: test_replog_raft.) */
+#include "runtime/replog_raft.h"
 
 #include "runtime/clock.h"
 #include "runtime/diag.h"
@@ -29,16 +30,26 @@ static int tear_down(void **state)
     return trm_fs_remove_tree(trm_fs_posix(), root, &err) == TRM_OK ? 0 : -1;
 }
 
-static trm_replog *open_log(size_t pending, size_t snapshot)
+static void send_nowhere(void *context, uint32_t to, const void *bytes, size_t len)
 {
-    trm_replog_local_config config = {
-        .dir = root, .rank = 3, .log_id = 77, .pending_bytes_max = pending, .snapshot_bytes = snapshot};
-    trm_replog *log = NULL;
-    trm_status status = trm_replog_local_open(&log, &config, &err);
-    if (status != TRM_OK)
-        print_message("%s\n", err.text);
-    assert_int_equal(status, TRM_OK);
-    return log;
+    fail_msg("one voter has said something to %u", to);
+}
+
+static trm_status try_open(trm_replog **out, trm_fs *fs, const char *dir, size_t pending, size_t snapshot)
+{
+    trm_raft_members voters = {0};
+    assert_int_equal(trm_raft_members_set(&voters, 3, true), TRM_OK);
+    trm_replog_raft_config config = {.fs = fs,
+                                     .dir = dir,
+                                     .rank = 3,
+                                     .group = 1,
+                                     .log_id = 77,
+                                     .seed = 5,
+                                     .first_members = &voters,
+                                     .pending_bytes_max = pending,
+                                     .snapshot_bytes = snapshot,
+                                     .send = send_nowhere};
+    return trm_replog_raft_open(out, &config, trm_clock_now_ns(), &err);
 }
 
 /* Steps until something has moved. */
@@ -52,6 +63,26 @@ static void turn(trm_replog *log)
     }
 }
 
+/* Opens it and waits until it leads. */
+static trm_replog *open_on(trm_fs *fs, size_t pending, size_t snapshot)
+{
+    trm_replog *log = NULL;
+    trm_replog_state now;
+    trm_status status = try_open(&log, fs, root, pending, snapshot);
+    if (status != TRM_OK)
+        print_message("%s\n", err.text);
+    assert_int_equal(status, TRM_OK);
+    assert_int_equal(trm_raft_campaign(trm_replog_raft_core(log), trm_clock_now_ns(), &err), TRM_OK);
+    for (trm_replog_state_get(log, &now); !now.leader; trm_replog_state_get(log, &now))
+        turn(log);
+    return log;
+}
+
+static trm_replog *open_log(size_t pending, size_t snapshot)
+{
+    return open_on(NULL, pending, snapshot);
+}
+
 static void settle(trm_replog *log)
 {
     trm_replog_state now;
@@ -63,16 +94,17 @@ static void propose_number(trm_replog *log, uint64_t number)
 {
     uint64_t index;
     assert_int_equal(trm_replog_propose(log, &number, sizeof number, &index, &err), TRM_OK);
-    assert_int_equal(index, number);
 }
 
 static void expect_numbers(trm_replog *log, uint64_t first, uint64_t last)
 {
     trm_replog_item item;
+    uint64_t index = 0;
     for (uint64_t number = first; number <= last; number++) {
         assert_int_equal(trm_replog_next(log, &item), TRM_OK);
         assert_int_equal(item.kind, TRM_REPLOG_COMMAND);
-        assert_int_equal(item.index, number);
+        assert_true(item.index > index);
+        index = item.index;
         assert_int_equal(item.len, sizeof number);
         assert_memory_equal(item.bytes, &number, sizeof number);
     }
@@ -84,7 +116,7 @@ static void commands_come_back_in_order(void **state)
     trm_replog *log = open_log(0, 0);
     trm_replog_state now;
     trm_replog_state_get(log, &now);
-    assert_true(now.leader && now.leader_rank == 3 && now.term == 1 && now.committed == 0);
+    assert_true(now.leader && now.leader_rank == 3 && now.term == 1);
     for (uint64_t i = 1; i <= 20000; i++)
         propose_number(log, i);
     settle(log);
@@ -93,7 +125,7 @@ static void commands_come_back_in_order(void **state)
 
     log = open_log(0, 0);
     trm_replog_state_get(log, &now);
-    assert_true(now.term == 2 && now.committed == 20000);
+    assert_int_equal(now.term, 2);
     expect_numbers(log, 1, 20000);
     propose_number(log, 20001);
     settle(log);
@@ -126,9 +158,8 @@ static void nothing_is_given_before_it_is_durable(void **state)
 static void a_second_launch_is_kept_out(void **state)
 {
     trm_replog *log = open_log(0, 0);
-    trm_replog_local_config config = {.dir = root};
     trm_replog *other;
-    assert_int_equal(trm_replog_local_open(&other, &config, &err), TRM_EFENCED);
+    assert_int_equal(try_open(&other, NULL, root, 0, 0), TRM_EFENCED);
     assert_non_null(strstr(err.text, root));
     assert_non_null(strstr(err.text, "in use by process "));
     trm_replog_close(log);
@@ -144,7 +175,7 @@ static void undecided_bytes_are_bounded(void **state)
     int taken = 0;
     while (trm_replog_propose(log, command, sizeof command, &index, &err) == TRM_OK)
         taken++;
-    assert_int_equal(taken, 4);
+    assert_true(taken >= 1 && taken <= 4);
     assert_int_equal(trm_replog_propose(log, command, sizeof command, &index, &err), TRM_AGAIN);
     settle(log);
     trm_replog_item item;
@@ -152,7 +183,7 @@ static void undecided_bytes_are_bounded(void **state)
     assert_int_equal(trm_replog_propose(log, command, sizeof command, &index, &err), TRM_OK);
     static uint8_t huge[TRM_REPLOG_COMMAND_BYTES_MAX + 1];
     assert_int_equal(trm_replog_propose(log, huge, sizeof huge, &index, &err), TRM_ELIMIT);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < taken; i++) {
         settle(log);
         assert_int_equal(trm_replog_next(log, &item), TRM_OK);
     }
@@ -175,6 +206,9 @@ static void images_are_restored_and_shorten_the_log(void **state)
     assert_false(trm_replog_wants_snapshot(log));
     settle(log);
     expect_numbers(log, 1, 1000);
+    trm_replog_state now;
+    trm_replog_state_get(log, &now);
+    uint64_t first_covered = now.committed;
     assert_true(trm_replog_wants_snapshot(log));
     memset(image, 'x', sizeof image);
     assert_int_equal(trm_replog_snapshot(log, image, sizeof image, &err), TRM_OK);
@@ -188,21 +222,23 @@ static void images_are_restored_and_shorten_the_log(void **state)
         status = trm_replog_snapshot(log, &i, sizeof i, &err);
     }
     assert_int_equal(status, TRM_OK);
-    uint64_t covered = item.index, last = covered + 1;
-    propose_number(log, last);
+    uint64_t covered = item.index, last = 0;
+    memcpy(&last, item.bytes, sizeof last);
+    propose_number(log, ++last);
     trm_replog_close(log);
 
     log = open_log(0, 0);
     assert_int_equal(trm_replog_next(log, &item), TRM_OK);
     assert_int_equal(item.kind, TRM_REPLOG_RESTORE);
-    assert_true(item.index == covered || item.index == 1000);
-    if (item.index == 1000) {
+    assert_true(item.index == covered || item.index == first_covered);
+    uint64_t number = item.index - covered + last - 1; /* the last command that the image covers */
+    if (item.index == first_covered) {
         assert_int_equal(item.len, sizeof image);
         assert_memory_equal(item.bytes, image, sizeof image);
     } else {
-        assert_memory_equal(item.bytes, &covered, sizeof covered);
+        assert_memory_equal(item.bytes, &number, sizeof number);
     }
-    expect_numbers(log, item.index + 1, last);
+    expect_numbers(log, number + 1, last);
     trm_replog_close(log);
 }
 
@@ -234,10 +270,7 @@ static trm_replog *open_faulty(void)
     ops.write_at = faulty_write_at;
     ops.sync = faulty_sync;
     write_fault = large_write_fault = sync_fault = TRM_OK;
-    trm_replog_local_config config = {.fs = &faulty, .dir = root, .rank = 3, .snapshot_bytes = 1000};
-    trm_replog *log;
-    assert_int_equal(trm_replog_local_open(&log, &config, &err), TRM_OK);
-    return log;
+    return open_on(&faulty, 0, 1000);
 }
 
 static trm_status health_of(trm_replog *log)
@@ -254,6 +287,8 @@ static void a_full_disk_refuses_and_goes_on(void **state)
     uint64_t index;
     propose_number(log, 1);
     settle(log);
+    trm_replog_state_get(log, &now);
+    uint64_t decided = now.committed;
     write_fault = TRM_ENOSPACE;
     propose_number(log, 2);
     propose_number(log, 3);
@@ -261,7 +296,7 @@ static void a_full_disk_refuses_and_goes_on(void **state)
         turn(log);
     assert_int_equal(trm_replog_propose(log, "x", 1, &index, &err), TRM_ENOSPACE);
     trm_replog_state_get(log, &now);
-    assert_true(now.committed == 1 && now.proposed == 3);
+    assert_true(now.committed == decided && now.proposed == decided + 2);
     assert_string_equal(now.why, "writing fails");
     write_fault = TRM_OK;
     while (health_of(log) != TRM_OK)
@@ -331,8 +366,7 @@ static void a_place_that_cannot_be_used_is_said(void **state)
     char path[100];
     snprintf(path, sizeof path, "%s/file", root);
     assert_int_equal(trm_fs_write_whole(trm_fs_posix(), path, "x", 1, 0, &err), TRM_OK);
-    trm_replog_local_config config = {.dir = path};
-    assert_int_equal(trm_replog_local_open(&log, &config, &err), TRM_EIO);
+    assert_int_equal(try_open(&log, NULL, path, 0, 0), TRM_EIO);
     assert_non_null(strstr(err.text, path));
 }
 
