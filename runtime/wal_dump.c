@@ -4,11 +4,25 @@
 typedef struct dump {
     FILE *out;
     bool entries;
-    uint64_t sequence; /* of the segment whose line has been printed */
+    const trm_wal_snapshot *snapshot; /* not printed yet; else NULL */
+    uint64_t sequence;                /* of the segment whose line has been printed */
 } dump;
 
-static void show_segment(const dump *self, const wal_segment *segment)
+/* In front of the segments, as it comes before them. */
+static void show_snapshot(dump *self)
 {
+    const trm_wal_snapshot *snapshot = self->snapshot;
+    self->snapshot = NULL;
+    if (!snapshot || snapshot->index == 0)
+        return;
+    fprintf(self->out, "snapshot of entry %llu, term %llu: %zu bytes of configuration, %llu of data\n",
+            (unsigned long long)snapshot->index, (unsigned long long)snapshot->term, snapshot->config_len,
+            (unsigned long long)snapshot->data_bytes);
+}
+
+static void show_segment(dump *self, const wal_segment *segment)
+{
+    show_snapshot(self);
     const wal_header *header = &segment->header;
     fprintf(self->out, "segment %llu: %llu bytes, from entry %llu, term %llu",
             (unsigned long long)header->sequence, (unsigned long long)header->capacity,
@@ -64,7 +78,7 @@ static void show_record(const wal_segment *segment, const wal_record *record, vo
         fprintf(self->out, "term %llu, vote for %llu, commit %llu\n", first, second, third);
 }
 
-static void show_end(const wal_scan *scan, const dump *self)
+static void show_end(const wal_scan *scan, dump *self)
 {
     const wal_segment *newest = &scan->segments[scan->segments_len - 1];
     if (newest->sequence != self->sequence)
@@ -92,7 +106,7 @@ trm_status trm_wal_dump(trm_fs *fs, const char *dir, bool entries, FILE *out, tr
 {
     wal_scan scan;
     wal_scan_init(&scan, fs, dir);
-    dump self = {.out = out, .entries = entries};
+    dump self = {.out = out, .entries = entries, .snapshot = &scan.snapshot};
     scan.each = show_record;
     scan.context = &self;
     trm_status status = wal_scan_names(&scan, err);
@@ -100,14 +114,12 @@ trm_status trm_wal_dump(trm_fs *fs, const char *dir, bool entries, FILE *out, tr
         status = trm_err_set(err, TRM_ELOST, "there is no log in %s", dir);
     if (status == TRM_OK)
         status = wal_scan_content(&scan, err);
-    if (scan.snapshot.index > 0)
-        fprintf(out, "snapshot of entry %llu, term %llu: %zu bytes of configuration, %llu of data\n",
-                (unsigned long long)scan.snapshot.index, (unsigned long long)scan.snapshot.term,
-                scan.snapshot.config_len, (unsigned long long)scan.snapshot.data_bytes);
-    if (status == TRM_OK)
+    if (status == TRM_OK) {
         show_end(&scan, &self);
-    else
+    } else {
+        show_snapshot(&self);
         fprintf(out, "damaged: %s\n", err ? err->text : trm_status_name(status));
+    }
     wal_scan_close(&scan);
     return status;
 }

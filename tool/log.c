@@ -47,25 +47,46 @@ static int compare(const void *a, const void *b)
     return strverscmp(a, b);
 }
 
+/* All of them are shown, whatever is the matter with one; returns what was first. */
+static trm_status dump_each(trm_fs *fs, const char *dir, const stores *found, bool entries, bool *any,
+                            trm_err *err)
+{
+    char path[PATH_MAX];
+    trm_status first = TRM_OK;
+    for (size_t i = 0; i < found->count; i++) {
+        trm_err why = {""};
+        bool is_log = false;
+        if (snprintf(path, sizeof path, "%s/%s", dir, found->names[i]) >= (int)sizeof path)
+            continue;
+        trm_status status = trm_wal_exists(fs, path, &is_log, &why);
+        if (status == TRM_OK && !is_log)
+            continue; /* a launch that died before it had one */
+        printf("%s\n", path);
+        *any = true;
+        if (status == TRM_OK)
+            status = trm_wal_dump(fs, path, entries, stdout, &why);
+        if (status == TRM_OK || first != TRM_OK)
+            continue;
+        first = status;
+        *err = why;
+    }
+    return first;
+}
+
 /* The logs of all launches and ranks that are there, oldest first. */
 static trm_status dump_stores(trm_fs *fs, const char *dir, bool entries, bool *any, trm_err *err)
 {
-    char path[PATH_MAX];
     stores found = {.names = calloc(STORES_MAX, STORE_NAME_BYTES)};
     if (!found.names)
         return trm_err_set(err, TRM_ENOMEM, "no memory to list the logs");
     trm_err ignored;
-    trm_status status = fs->ops->list(fs, dir, note, &found, &ignored) == TRM_OK ? TRM_OK : TRM_ELOST;
-    qsort(found.names, found.count, STORE_NAME_BYTES, compare);
-    for (size_t i = 0; i < found.count && status == TRM_OK; i++) {
-        if (snprintf(path, sizeof path, "%s/%s", dir, found.names[i]) >= (int)sizeof path)
-            continue;
-        printf("%s\n", path);
-        status = trm_wal_dump(fs, path, entries, stdout, err);
-        *any = true;
+    trm_status status = TRM_OK;
+    if (fs->ops->list(fs, dir, note, &found, &ignored) == TRM_OK) {
+        qsort(found.names, found.count, STORE_NAME_BYTES, compare);
+        status = dump_each(fs, dir, &found, entries, any, err);
     }
     free(found.names);
-    return status == TRM_ELOST && !*any ? TRM_OK : status;
+    return status;
 }
 
 /* DIR itself, or the logs below DIR, DIR/log, DIR/.trireme/log. */
