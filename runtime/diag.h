@@ -9,10 +9,11 @@
 #define TRM_RUNTIME_DIAG_H
 
 typedef enum trm_diag_level {
-    TRM_DIAG_ERROR = 0, /* always shown */
-    TRM_DIAG_WARN = 1,  /* shown unless --quiet */
-    TRM_DIAG_INFO = 2,  /* shown unless --quiet */
-    TRM_DIAG_DEBUG = 3  /* shown with --verbose */
+    TRM_DIAG_SILENT = -1, /* nothing is shown: for simulations, which provoke what goes wrong */
+    TRM_DIAG_ERROR = 0,   /* always shown */
+    TRM_DIAG_WARN = 1,    /* shown unless --quiet */
+    TRM_DIAG_INFO = 2,    /* shown unless --quiet */
+    TRM_DIAG_DEBUG = 3    /* shown with --verbose */
 } trm_diag_level;
 
 /* Process-wide; set before any thread is made. `rank` < 0: unknown. */

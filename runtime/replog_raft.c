@@ -36,6 +36,7 @@ typedef struct raft_log {
     trm_raft_entry *room; /* of a message being decoded */
     trm_writer frame;     /* being encoded */
     uint64_t persisted;   /* the newest sequence that is durable */
+    uint64_t disk_ns;     /* without a thread: the disk is busy until then */
 
     /* What next yields. */
     replog_queue queue;
@@ -294,16 +295,25 @@ static bool writer_step(raft_log *self)
     return true;
 }
 
+static void disk_step(raft_log *self, uint64_t now_ns)
+{
+    while (self->config.disk_ns && now_ns >= self->disk_ns && trm_wal_writer_turn(self->writer))
+        self->disk_ns = now_ns + self->config.disk_ns(self->config.context);
+}
+
 static bool raft_step(trm_replog *base, uint64_t now_ns, uint64_t *wake_ns)
 {
     raft_log *self = (raft_log *)base;
     trm_err err;
+    disk_step(self, now_ns);
     bool any = writer_step(self);
     if (now_ns >= trm_raft_wake_ns(self->raft))
         trm_raft_tick(self->raft, now_ns, &err); /* one that finds no memory is tried again */
     any |= take_updates(self);
     any |= writer_step(self); /* wakes the thread for what was just put */
     uint64_t due_ns = trm_raft_wake_ns(self->raft);
+    if (self->config.disk_ns && trm_wal_writer_waits(self->writer) && self->disk_ns < due_ns)
+        due_ns = self->disk_ns;
     *wake_ns = due_ns < *wake_ns ? due_ns : *wake_ns;
     return any;
 }
@@ -572,7 +582,10 @@ static trm_status open_wal(const trm_replog_raft_config *config, trm_wal **out, 
     char host[256] = "this host", owner[320];
     gethostname(host, sizeof host - 1);
     snprintf(owner, sizeof owner, "process %ld on host %s", (long)getpid(), host);
-    trm_wal_config wal = {.create = true, .log_id = config->log_id, .owner = owner};
+    trm_wal_config wal = {.create = true,
+                          .log_id = config->log_id,
+                          .owner = owner,
+                          .segment_bytes_first = config->segment_bytes};
     trm_status status = trm_wal_open(out, config->fs, config->dir, &wal, err);
     if (status != TRM_OK)
         return status;
@@ -621,7 +634,9 @@ trm_status trm_replog_raft_open(trm_replog **out, const trm_replog_raft_config *
     trm_status status = open_wal(&self->config, &wal, err);
     if (status == TRM_OK)
         status = boot(self, wal, now_ns, err);
-    if (status == TRM_OK)
+    if (status == TRM_OK && config->disk_ns)
+        status = trm_wal_writer_start_stepped(&self->writer, wal, err);
+    else if (status == TRM_OK)
         status = trm_wal_writer_start(&self->writer, wal, config->sync_interval_us, err);
     else if (wal)
         trm_wal_close(wal);

@@ -31,6 +31,10 @@ typedef struct trm_replog_raft_config {
     size_t snapshot_bytes;     /* logged bytes after which wants_snapshot; 0: 16 MiB */
     uint64_t election_ns;      /* 0: the core's default */
     uint64_t keep_entries;     /* … */
+    uint32_t segment_bytes;    /* of the log's first segment; 0: the log's default */
+    /* NULL: a thread writes the log. Else, in a simulation, step writes it: a write, or a sync, keeps
+     * the disk busy for so long. */
+    uint64_t (*disk_ns)(void *context);
     /* Hands a message to the network; it may be lost. Not called within open. */
     void (*send)(void *context, uint32_t to, const void *bytes, size_t len);
     void *context;

@@ -5,6 +5,7 @@
 #include "runtime/clock.h"
 #include "runtime/diag.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -51,6 +52,8 @@ struct trm_wal_writer {
     /* The thread's own. */
     pthread_t thread;
     bool runs;
+    bool prepared; /* the segment that comes next */
+    bool unsynced; /* without a thread: `writing` is written */
     trm_wal *wal;
     trm_wal_batch writing;
     uint64_t writing_mark;
@@ -64,7 +67,7 @@ static void tell(trm_wal_writer *self)
 {
     atomic_store(&self->news, true);
     uint64_t one = 1;
-    while (write(self->event_fd, &one, sizeof one) < 0 && errno == EINTR)
+    while (self->event_fd >= 0 && write(self->event_fd, &one, sizeof one) < 0 && errno == EINTR)
         continue;
 }
 
@@ -84,6 +87,13 @@ static void report(trm_wal_writer *self, trm_status health, const trm_err *why)
     tell(self);
 }
 
+static void written(trm_wal_writer *self)
+{
+    self->durable = self->writing_mark;
+    trm_wal_batch_reset(&self->writing);
+    report(self, TRM_OK, NULL);
+}
+
 /* Writes and syncs `writing`, trying again for as long as the disk is full. Returns false when
  * the log has failed or is to stop. The mutex is held around it. */
 static bool write_batch(trm_wal_writer *self)
@@ -97,9 +107,7 @@ static bool write_batch(trm_wal_writer *self)
             status = trm_wal_sync(self->wal, &err);
         pthread_mutex_lock(&self->mutex);
         if (status == TRM_OK) {
-            self->durable = self->writing_mark;
-            trm_wal_batch_reset(&self->writing);
-            report(self, TRM_OK, NULL);
+            written(self);
             return true;
         }
         if (self->health != status)
@@ -179,41 +187,89 @@ static void save_image(trm_wal_writer *self)
     tell(self);
 }
 
-static bool batch_turn(trm_wal_writer *self)
+static void take_filling(trm_wal_writer *self)
 {
     trm_wal_batch swap = self->writing;
     self->writing = self->filling;
     self->writing_mark = self->filling_mark;
     self->filling = swap;
+    self->prepared = false;
+}
+
+static bool batch_turn(trm_wal_writer *self)
+{
+    take_filling(self);
     return write_batch(self);
 }
 
 static void *thread_main(void *argument)
 {
     trm_wal_writer *self = argument;
-    bool prepared = false, sound = true;
+    bool sound = true;
     pthread_mutex_lock(&self->mutex);
     while (sound) {
         if (trm_wal_batch_bytes(&self->filling) > 0 && !too_early(self)) {
             sound = batch_turn(self);
-            prepared = false;
         } else if (self->image.bytes && !self->stop) {
             save_image(self);
         } else if (trm_wal_batch_bytes(&self->filling) > 0) {
             wait_until(self, self->sync_begun_ns + self->sync_interval_ns);
         } else if (self->stop) {
             break;
-        } else if (!prepared) {
+        } else if (!self->prepared) {
             pthread_mutex_unlock(&self->mutex);
             trm_wal_prepare(self->wal);
             pthread_mutex_lock(&self->mutex);
-            prepared = true;
+            self->prepared = true;
         } else {
             pthread_cond_wait(&self->wake, &self->mutex);
         }
     }
     pthread_mutex_unlock(&self->mutex);
     return NULL;
+}
+
+/* ---- Without a thread ------------------------------------------------------------------------- */
+
+bool trm_wal_writer_waits(const trm_wal_writer *self)
+{
+    bool failed = self->health != TRM_OK && self->health != TRM_ENOSPACE;
+    return !failed && (trm_wal_batch_bytes(&self->writing) || trm_wal_batch_bytes(&self->filling) ||
+                       self->image.bytes || !self->prepared);
+}
+
+/* A write, and the next time the sync of it. */
+static void batch_piece(trm_wal_writer *self)
+{
+    trm_err err;
+    trm_status status =
+        self->unsynced ? trm_wal_sync(self->wal, &err) : trm_wal_write(self->wal, &self->writing, &err);
+    self->unsynced = status == TRM_OK && !self->unsynced;
+    if (status == TRM_OK && !self->unsynced)
+        written(self);
+    else if (status != TRM_OK && self->health != status)
+        report(self, status, &err);
+}
+
+bool trm_wal_writer_turn(trm_wal_writer *self)
+{
+    assert(!self->runs);
+    if (!trm_wal_writer_waits(self))
+        return false;
+    pthread_mutex_lock(&self->mutex);
+    if (!trm_wal_batch_bytes(&self->writing) && trm_wal_batch_bytes(&self->filling))
+        take_filling(self);
+    bool batch = trm_wal_batch_bytes(&self->writing) > 0;
+    if (batch)
+        batch_piece(self);
+    else if (self->image.bytes)
+        save_image(self);
+    pthread_mutex_unlock(&self->mutex);
+    if (!batch && !self->prepared && !self->image.bytes) {
+        trm_wal_prepare(self->wal);
+        self->prepared = true;
+    }
+    return true;
 }
 
 /* ---- The control loop's side ------------------------------------------------------------------- */
@@ -263,7 +319,7 @@ bool trm_wal_writer_step(trm_wal_writer *self, trm_wal_writer_news *out)
     if (!news && !self->kick)
         return false;
     uint64_t count;
-    if (news)
+    if (news && self->event_fd >= 0)
         while (read(self->event_fd, &count, sizeof count) < 0 && errno == EINTR)
             continue;
     pthread_mutex_lock(&self->mutex);
@@ -301,6 +357,8 @@ void trm_wal_writer_close(trm_wal_writer *self)
         pthread_mutex_unlock(&self->mutex);
         pthread_join(self->thread, NULL);
     }
+    while (!self->runs && self->health == TRM_OK && (self->unsynced || trm_wal_batch_bytes(&self->filling)))
+        trm_wal_writer_turn(self);
     image_free(&self->image);
     trm_wal_batch_close(&self->filling);
     trm_wal_batch_close(&self->later);
@@ -327,7 +385,7 @@ static trm_status start_thread(trm_wal_writer *self, trm_err *err)
     return TRM_OK;
 }
 
-trm_status trm_wal_writer_start(trm_wal_writer **out, trm_wal *wal, uint32_t sync_interval_us, trm_err *err)
+static trm_status make(trm_wal_writer **out, trm_wal *wal, trm_err *err)
 {
     trm_wal_writer *self = calloc(1, sizeof *self);
     if (!self) {
@@ -335,7 +393,7 @@ trm_status trm_wal_writer_start(trm_wal_writer **out, trm_wal *wal, uint32_t syn
         return trm_err_set(err, TRM_ENOMEM, "no memory for the log's writer");
     }
     self->wal = wal;
-    self->sync_interval_ns = 1000ull * (sync_interval_us ? sync_interval_us : TRM_WAL_SYNC_INTERVAL_US);
+    self->event_fd = -1;
     trm_wal_batch_init(&self->filling);
     trm_wal_batch_init(&self->later);
     trm_wal_batch_init(&self->writing);
@@ -345,14 +403,29 @@ trm_status trm_wal_writer_start(trm_wal_writer **out, trm_wal *wal, uint32_t syn
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&self->wake, &attributes);
     pthread_condattr_destroy(&attributes);
+    *out = self;
+    return TRM_OK;
+}
+
+trm_status trm_wal_writer_start(trm_wal_writer **out, trm_wal *wal, uint32_t sync_interval_us, trm_err *err)
+{
+    trm_wal_writer *self;
+    trm_status status = make(&self, wal, err);
+    if (status != TRM_OK)
+        return status;
+    self->sync_interval_ns = 1000ull * (sync_interval_us ? sync_interval_us : TRM_WAL_SYNC_INTERVAL_US);
     self->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    trm_status status = self->event_fd < 0
-                            ? trm_err_errno(err, TRM_EIO, errno, "cannot make an event descriptor")
-                            : start_thread(self, err);
+    status = self->event_fd < 0 ? trm_err_errno(err, TRM_EIO, errno, "cannot make an event descriptor")
+                                : start_thread(self, err);
     if (status != TRM_OK) {
         trm_wal_writer_close(self);
         return status;
     }
     *out = self;
     return TRM_OK;
+}
+
+trm_status trm_wal_writer_start_stepped(trm_wal_writer **out, trm_wal *wal, trm_err *err)
+{
+    return make(out, wal, err);
 }

@@ -31,6 +31,13 @@ typedef struct trm_wal_writer_news {
 /* Takes `wal`, also on failure. A sync begins at most every `sync_interval_us` (0: the default)
  * unless much is waiting. TRM_ENOMEM, TRM_EIO, TRM_ELAUNCH. */
 trm_status trm_wal_writer_start(trm_wal_writer **out, trm_wal *wal, uint32_t sync_interval_us, trm_err *err);
+/* Without a thread, for a simulator: nothing is written but by turn. As start; TRM_ENOMEM. */
+trm_status trm_wal_writer_start_stepped(trm_wal_writer **out, trm_wal *wal, trm_err *err);
+/* One piece of what the thread would do: a write, the sync of it, a part of an image. False: nothing is
+ * to be done. */
+bool trm_wal_writer_turn(trm_wal_writer *self);
+/* Whether turn has something to do. */
+bool trm_wal_writer_waits(const trm_wal_writer *self);
 /* Writes and syncs what was put, drops an image that is not saved yet, ends the thread, closes the
  * log. NULL is fine. */
 void trm_wal_writer_close(trm_wal_writer *self);
