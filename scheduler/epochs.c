@@ -311,14 +311,14 @@ static trm_status open_last(const trm_epochs_config *config, last_launch *self, 
 
 /* One message to one register and back: the stores are files. */
 static void ask(const trm_epochs_config *config, const store *at, uint64_t register_id,
-                const trm_paxos_message *request, trm_paxos_proposer *proposer)
+                const trm_paxos_message *request, uint64_t now_ns, trm_paxos_proposer *proposer)
 {
     char owner[PATH_BYTES];
     trm_paxos_message answer;
     trm_err err;
     if (owner_name(at->dir, owner, &err) == TRM_OK &&
         trm_paxos_store_answer(config->fs, owner, register_id, request, &answer, &err) == TRM_OK)
-        trm_paxos_proposer_receive(proposer, &answer, trm_clock_now_ns());
+        trm_paxos_proposer_receive(proposer, &answer, now_ns);
 }
 
 /* TRM_OK: it is ours; TRM_AGAIN: it is another's, who has not begun it and does not live (we hold
@@ -339,7 +339,7 @@ static trm_status decide(const trm_epochs_config *config, const last_launch *las
     if (!count)
         return TRM_OK; /* recovered without a majority of anything: the locks have to do */
     trm_paxos_proposer_config begin = {.register_id = epoch,
-                                       .node = trm_clock_entropy(),
+                                       .node = config->entropy,
                                        .store_ids = ids,
                                        .acceptors = count,
                                        .value = (const uint8_t *)config->launch,
@@ -348,16 +348,18 @@ static trm_status decide(const trm_epochs_config *config, const last_launch *las
                                        .backoff_ns = DECIDE_BACKOFF_MS * TRM_NS_PER_MS,
                                        .seed = config->entropy};
     trm_paxos_proposer proposer;
-    trm_paxos_proposer_init(&proposer, &begin, trm_clock_now_ns());
+    uint64_t now_ns = 0; /* no time passes: files answer at once, or not at all */
+    trm_paxos_proposer_init(&proposer, &begin, now_ns);
     bool own = false;
     for (unsigned round = 0; round < DECIDE_ROUNDS_MAX; round++) {
         uint32_t to;
         trm_paxos_message request;
         while (trm_paxos_proposer_next(&proposer, &to, &request))
-            ask(config, stores[to], epoch, &request, &proposer);
+            ask(config, stores[to], epoch, &request, now_ns, &proposer);
         if (trm_paxos_proposer_decided(&proposer, &own))
             return own ? TRM_OK : TRM_AGAIN;
-        trm_paxos_proposer_tick(&proposer, proposer.deadline_ns); /* files answer at once, or not at all */
+        now_ns = proposer.deadline_ns;
+        trm_paxos_proposer_tick(&proposer, now_ns);
     }
     return trm_err_set(err, TRM_EFENCED, "whose launch %" PRIu64 " is could not be decided: others try too",
                        epoch);

@@ -33,8 +33,8 @@ typedef struct trm_epochs_config {
     uint32_t ranks;
     const trm_raft_members *voters; /* of the new launch */
     const char *launch;             /* who we are, for people: "process 17 on host a" */
-    uint64_t entropy;
-    bool unsafe_recover; /* go on without a majority: what only the missing logs hold is lost */
+    uint64_t entropy;               /* no two launches have the same */
+    bool unsafe_recover;            /* go on without a majority: what only the missing logs hold is lost */
 } trm_epochs_config;
 
 typedef struct trm_epochs_begun {

@@ -31,6 +31,8 @@ static void apply(trm_replica *self, const trm_replog_item *item)
         self->health = trm_table_apply(&self->table, item->bytes, item->len, self->watch, &self->why);
     }
     self->applied = item->index;
+    if (self->witness)
+        self->witness(self->witness_context, self, item);
 }
 
 static void save_image(trm_replica *self)

@@ -12,7 +12,12 @@
 #include "jobs/table.h"
 #include "runtime/replog.h"
 
-typedef struct trm_replica {
+typedef struct trm_replica trm_replica;
+/* Looks on: `item` is in the replica's table now, or has made its health what it is. */
+typedef void (*trm_replica_witness_cb)(void *context, const trm_replica *replica,
+                                       const trm_replog_item *item);
+
+struct trm_replica {
     trm_replog *log; /* borrowed */
     trm_table table;
     uint64_t applied; /* index of the last item that is in the table */
@@ -24,7 +29,9 @@ typedef struct trm_replica {
     /* Of the master; told before the whole table is replaced, which makes void what points into it. */
     void (*restoring)(void *context);
     void *context;
-} trm_replica;
+    trm_replica_witness_cb witness; /* NULL: nobody looks on */
+    void *witness_context;
+};
 
 void trm_replica_init(trm_replica *self, trm_replog *log);
 /* There must be no master on it. The log stays open. */

@@ -18,7 +18,7 @@
 
 struct trm_leader {
     const trm_spec *spec;
-    trm_transport *transport;
+    const trm_ground *ground;
     trm_node *node;
     uint64_t epoch;
     trm_gather gather; /* until there is a master */
@@ -48,23 +48,24 @@ static bool is_voter(void *context, uint32_t rank)
     return trm_node_is_voter(self->node, rank);
 }
 
-static trm_status make_master(trm_leader *self, trm_err *err)
+static trm_status make_master(trm_leader *self, uint64_t wall_ms, trm_err *err)
 {
+    const trm_ground *ground = self->ground;
     trm_status status =
-        trm_state_dir_submission(&self->submission, self->spec, &self->gather.traits, trm_fs_posix(), err);
+        trm_state_dir_submission(&self->submission, self->spec, &self->gather.traits, ground->fs, err);
     self->submitted = status == TRM_OK;
     trm_master_config config = {.spec = self->spec,
                                 .submission = &self->submission,
-                                .fs = trm_fs_posix(),
+                                .fs = ground->fs,
                                 .replica = trm_node_replica(self->node),
-                                .outbox = {.send = send, .context = self->transport},
-                                .ranks = self->transport->ranks,
+                                .outbox = {.send = send, .context = ground->transport},
+                                .ranks = ground->transport->ranks,
                                 .epoch = self->epoch,
                                 .is_voter = is_voter,
                                 .is_voter_context = self,
                                 .may_be_followed = trm_node_voters(self->node) > 1,
-                                .seed = trm_clock_entropy(),
-                                .wall_ms = trm_clock_wall_ms()};
+                                .seed = ground->entropy(ground->context),
+                                .wall_ms = wall_ms};
     return status == TRM_OK ? trm_master_create(&self->master, &config, err) : status;
 }
 
@@ -79,7 +80,7 @@ static void greet_master(trm_leader *self, uint64_t now_ns)
             trm_master_receive(self->master, i, &slot->header, &body, now_ns);
     }
     trm_gather_close(&self->gather);
-    for (uint32_t i = 0; i < self->transport->ranks; i++)
+    for (uint32_t i = 0; i < self->ground->transport->ranks; i++)
         if (self->dead[i])
             trm_master_rank_dead(self->master, i);
 }
@@ -93,15 +94,15 @@ static bool is_first(const trm_leader *self)
 static uint32_t count_dead(const trm_leader *self)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < self->transport->ranks; i++)
+    for (uint32_t i = 0; i < self->ground->transport->ranks; i++)
         count += self->dead[i] && !self->gather.greeting[i].body;
     return count;
 }
 
-static bool gather_step(trm_leader *self, uint64_t now_ns, uint64_t *wake_ns)
+static bool gather_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
 {
     trm_err err = {""};
-    bool all_unable = self->gather.greeted == self->transport->ranks && !self->gather.able;
+    bool all_unable = self->gather.greeted == self->ground->transport->ranks && !self->gather.able;
     trm_node_state node;
     trm_node_state_get(self->node, &node);
     if (self->failed || !node.leads || (!self->gather.able && !all_unable))
@@ -109,13 +110,14 @@ static bool gather_step(trm_leader *self, uint64_t now_ns, uint64_t *wake_ns)
     if (!self->greet_until_ns)
         self->greet_until_ns =
             now_ns + (is_first(self) ? TRM_GREET_FIRST_MS : TRM_GREET_WAIT_MS) * TRM_NS_PER_MS;
-    if (self->gather.greeted + count_dead(self) < self->transport->ranks && now_ns < self->greet_until_ns) {
+    if (self->gather.greeted + count_dead(self) < self->ground->transport->ranks &&
+        now_ns < self->greet_until_ns) {
         *wake_ns = self->greet_until_ns < *wake_ns ? self->greet_until_ns : *wake_ns;
         return false;
     }
     trm_status status = all_unable
                             ? trm_err_set(&err, self->gather.first_status, "%s", self->gather.first_text)
-                            : make_master(self, &err);
+                            : make_master(self, wall_ms, &err);
     if (status == TRM_OK) {
         greet_master(self, now_ns);
         if (self->interrupted)
@@ -131,7 +133,7 @@ static bool gather_step(trm_leader *self, uint64_t now_ns, uint64_t *wake_ns)
 /* ---- The life -------------------------------------------------------------------------------------------
  */
 
-trm_status trm_leader_create(trm_leader **out, const trm_spec *spec, trm_transport *transport, trm_node *node,
+trm_status trm_leader_create(trm_leader **out, const trm_spec *spec, const trm_ground *ground, trm_node *node,
                              trm_err *err)
 {
     trm_node_state state;
@@ -140,11 +142,11 @@ trm_status trm_leader_create(trm_leader **out, const trm_spec *spec, trm_transpo
     if (!self)
         return trm_err_set(err, TRM_ENOMEM, "no memory to lead");
     self->spec = spec;
-    self->transport = transport;
+    self->ground = ground;
     self->node = node;
     self->epoch = state.epoch;
-    self->dead = calloc(transport->ranks, 1);
-    trm_status status = self->dead ? trm_gather_init(&self->gather, transport->ranks, false, err)
+    self->dead = calloc(ground->transport->ranks, 1);
+    trm_status status = self->dead ? trm_gather_init(&self->gather, ground->transport->ranks, false, err)
                                    : trm_err_set(err, TRM_ENOMEM, "no memory to lead");
     if (status != TRM_OK) {
         free(self->dead);
@@ -162,7 +164,7 @@ void trm_leader_destroy(trm_leader *self)
     trm_master_destroy(self->master);
     trm_gather_close(&self->gather);
     if (self->lock)
-        trm_fs_posix()->ops->close(self->lock);
+        self->ground->fs->ops->close(self->lock);
     if (self->submitted)
         trm_submission_close(&self->submission);
     free(self->dead);
@@ -195,24 +197,24 @@ static void say_end(trm_leader *self, const trm_progress *progress, uint64_t now
 static void hold_lock(trm_leader *self, uint64_t now_ns)
 {
     trm_err err;
-    if (self->lock || self->transport->rank == 0 || now_ns < self->lock_ns)
+    if (self->lock || self->ground->transport->rank == 0 || now_ns < self->lock_ns)
         return;
     self->lock_ns = now_ns + LOCK_AGAIN_MS * TRM_NS_PER_MS;
-    trm_state_dir_hold(&self->lock, self->spec, trm_fs_posix(),
+    trm_state_dir_hold(&self->lock, self->spec, self->ground->fs,
                        &err); /* while it lives, the lock is its own */
 }
 
 bool trm_leader_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
 {
     if (!self->master)
-        return gather_step(self, now_ns, wake_ns);
+        return gather_step(self, now_ns, wall_ms, wake_ns);
     hold_lock(self, now_ns);
     bool any = trm_master_step(self->master, now_ns, wall_ms, wake_ns);
     trm_progress progress;
     trm_master_progress(self->master, &progress);
     trm_progress_show(&self->view, &progress, now_ns, wake_ns);
     if (!self->forgot && strcmp(progress.phase, "starting") != 0) { /* this launch is in its own log now */
-        trm_epochs_forget(trm_fs_posix(), self->spec->state_dir, self->epoch);
+        trm_epochs_forget(self->ground->fs, self->spec->state_dir, self->epoch);
         self->forgot = true;
     }
     if (!self->said_end && trm_master_ended(self->master, &self->end))
@@ -238,9 +240,14 @@ bool trm_leader_has_master(const trm_leader *self)
     return self->master != NULL;
 }
 
+const trm_master *trm_leader_master(const trm_leader *self)
+{
+    return self->master;
+}
+
 void trm_leader_rank_dead(trm_leader *self, uint32_t rank)
 {
-    if (rank < self->transport->ranks)
+    if (rank < self->ground->transport->ranks)
         self->dead[rank] = 1;
     if (self->master)
         trm_master_rank_dead(self->master, rank);

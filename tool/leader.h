@@ -9,7 +9,7 @@
 
 #include "jobs/spec.h"
 #include "jobs/wire.h"
-#include "runtime/transport.h"
+#include "scheduler/master.h"
 #include "tool/node.h"
 
 #define TRM_GREET_FIRST_MS                                                                                   \
@@ -19,7 +19,7 @@
 typedef struct trm_leader trm_leader;
 
 /* Borrows its arguments; `node` is elected, and there will be a master as soon as it leads. TRM_ENOMEM. */
-trm_status trm_leader_create(trm_leader **out, const trm_spec *spec, trm_transport *transport, trm_node *node,
+trm_status trm_leader_create(trm_leader **out, const trm_spec *spec, const trm_ground *ground, trm_node *node,
                              trm_err *err);
 /* The replica stays as it is. NULL is fine. */
 void trm_leader_destroy(trm_leader *self);
@@ -35,6 +35,7 @@ bool trm_leader_failed(const trm_leader *self, trm_end *end);
 bool trm_leader_is_deposed(const trm_leader *self);
 /* Whether the log moves with it; else somebody else must see to that. */
 bool trm_leader_has_master(const trm_leader *self);
+const trm_master *trm_leader_master(const trm_leader *self); /* NULL: none yet */
 /* The process of a rank is gone for good. */
 void trm_leader_rank_dead(trm_leader *self, uint32_t rank);
 bool trm_leader_rank_lives(const trm_leader *self, uint32_t rank);

@@ -12,7 +12,7 @@
 
 struct trm_node {
     const trm_spec *spec;
-    trm_transport *transport;
+    const trm_ground *ground;
     bool begun, failed;
     uint64_t epoch;
     uint32_t voters_wanted;
@@ -28,33 +28,47 @@ struct trm_node {
 static void send(void *context, uint32_t to, const void *bytes, size_t len)
 {
     trm_node *self = context;
-    if (to < self->transport->ranks) /* one that finds no room is lost: the core sends it again */
-        self->transport->ops->send(self->transport, to, bytes, len);
+    trm_transport *transport = self->ground->transport;
+    if (to < transport->ranks) /* one that finds no room is lost: the core sends it again */
+        transport->ops->send(transport, to, bytes, len);
+}
+
+static uint64_t disk_ns(void *context)
+{
+    const trm_node *self = context;
+    return self->ground->disk_ns(self->ground->context);
 }
 
 static trm_status open_log(trm_node *self, const trm_raft_members *first, uint64_t now_ns, trm_err *err)
 {
     char dir[TRM_FS_PATH_BYTES_MAX];
-    uint32_t rank = self->transport->rank;
+    const trm_ground *ground = self->ground;
+    uint32_t rank = ground->transport->rank;
     trm_status status = trm_epoch_store_name(self->spec->state_dir, self->epoch, rank, dir, err);
-    trm_replog_raft_config config = {.fs = trm_fs_posix(),
+    trm_replog_raft_config config = {.fs = ground->fs,
                                      .dir = dir,
                                      .rank = rank,
                                      .group = self->epoch,
-                                     .log_id = trm_clock_entropy(),
-                                     .seed = trm_clock_entropy(),
+                                     .log_id = ground->entropy(ground->context),
+                                     .seed = ground->entropy(ground->context),
                                      .first_members = first,
                                      .voters_wanted = self->voters_wanted,
                                      .election_ns = self->spec->election_timeout_ms * TRM_NS_PER_MS,
+                                     .segment_bytes = ground->segment_bytes,
+                                     .snapshot_bytes = ground->snapshot_bytes,
+                                     .disk_ns = ground->disk_ns ? disk_ns : NULL,
                                      .send = send,
                                      .context = self};
     if (status == TRM_OK)
         status = trm_replog_raft_open(&self->log, &config, now_ns, err);
     if (status == TRM_OK && !first)
-        status = trm_epochs_join(trm_fs_posix(), dir, trm_clock_entropy(), err);
-    if (status == TRM_OK)
-        trm_replica_init(&self->replica, self->log);
-    return status;
+        status = trm_epochs_join(ground->fs, dir, ground->entropy(ground->context), err);
+    if (status != TRM_OK)
+        return status;
+    trm_replica_init(&self->replica, self->log);
+    self->replica.witness = ground->witness;
+    self->replica.witness_context = ground->context;
+    return TRM_OK;
 }
 
 trm_status trm_node_begin(trm_node *self, uint64_t epoch, const trm_begin *begin, uint64_t now_ns,
@@ -69,12 +83,12 @@ trm_status trm_node_begin(trm_node *self, uint64_t epoch, const trm_begin *begin
     self->begun = true;
     self->epoch = epoch;
     self->voters_wanted = begin->voters_wanted;
-    const trm_raft_member *own = trm_raft_members_find(&members, self->transport->rank);
+    const trm_raft_member *own = trm_raft_members_find(&members, self->ground->transport->rank);
     if (!own)
         return TRM_OK;
     status = open_log(self, &members, now_ns, err);
     /* Rank 0 has made the launch, and knows all of it: it need not wait for a timeout. */
-    if (status == TRM_OK && own->voter && self->transport->rank == 0)
+    if (status == TRM_OK && own->voter && self->ground->transport->rank == 0)
         status = trm_raft_campaign(trm_replog_raft_core(self->log), now_ns, err);
     return status;
 }
@@ -172,7 +186,7 @@ static void tend(trm_node *self, trm_node_lives_cb lives, void *context, uint64_
     trm_err err;
     for (uint32_t i = 0; i < members->count; i++) {
         const trm_raft_member *member = &members->member[i];
-        bool alive = member->node == self->transport->rank || lives(context, (uint32_t)member->node);
+        bool alive = member->node == self->ground->transport->rank || lives(context, (uint32_t)member->node);
         trm_raft_node_hint(core, member->node, alive, 0, now_ns);
         if (!alive && !member->voter) {
             trm_raft_change_members(core, TRM_RAFT_REMOVE, member->node, &index, &err);
@@ -182,7 +196,7 @@ static void tend(trm_node *self, trm_node_lives_cb lives, void *context, uint64_
     }
     uint32_t voters = trm_raft_members_voters(members), wanted = TRM_SPARE_LEARNERS;
     wanted += self->voters_wanted > voters ? self->voters_wanted - voters : 0;
-    for (uint32_t rank = 0; rank < self->transport->ranks && learners < wanted; rank++) {
+    for (uint32_t rank = 0; rank < self->ground->transport->ranks && learners < wanted; rank++) {
         if (trm_raft_members_find(members, rank) || !lives(context, rank))
             continue;
         trm_raft_change_members(core, TRM_RAFT_ADD_LEARNER, rank, &index, &err);
@@ -238,13 +252,13 @@ uint32_t trm_node_choose(const uint32_t *host, uint32_t ranks, trm_raft_members 
 /* ---- Life ------------------------------------------------------------------------------------------------
  */
 
-trm_status trm_node_create(trm_node **out, const trm_spec *spec, trm_transport *transport, trm_err *err)
+trm_status trm_node_create(trm_node **out, const trm_spec *spec, const trm_ground *ground, trm_err *err)
 {
     trm_node *self = calloc(1, sizeof *self);
     if (!self)
         return trm_err_set(err, TRM_ENOMEM, "no memory for this rank's part in the log");
     self->spec = spec;
-    self->transport = transport;
+    self->ground = ground;
     self->leader = TRM_REPLOG_NOBODY;
     *out = self;
     return TRM_OK;

@@ -14,8 +14,8 @@
 #include "jobs/spec.h"
 #include "jobs/wire.h"
 #include "runtime/consensus/raft.h"
-#include "runtime/transport.h"
 #include "scheduler/replica.h"
+#include "tool/ground.h"
 
 #define TRM_VOTERS_DEFAULT 5u
 #define TRM_SPARE_LEARNERS 2u
@@ -36,7 +36,7 @@ typedef struct trm_node_state {
 typedef bool (*trm_node_lives_cb)(void *context, uint32_t rank);
 
 /* Borrows its arguments. TRM_ENOMEM. */
-trm_status trm_node_create(trm_node **out, const trm_spec *spec, trm_transport *transport, trm_err *err);
+trm_status trm_node_create(trm_node **out, const trm_spec *spec, const trm_ground *ground, trm_err *err);
 void trm_node_destroy(trm_node *self); /* writes what is to be written; NULL is fine */
 
 /* BEGIN has come, with this epoch. A second one is ignored. */

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef enum life {
     LIFE_GATHERING = 0, /* HELLO of the ranks */
@@ -25,7 +24,7 @@ typedef enum life {
 
 struct trm_opener {
     const trm_spec *spec;
-    trm_transport *transport;
+    const trm_ground *ground;
     life life;
     trm_gather gather;
     uint64_t gather_until_ns; /* 0: not set yet */
@@ -55,14 +54,14 @@ static trm_status submit(trm_opener *self, trm_err *err)
         return trm_err_set(err, TRM_ELAUNCH, "no rank has executors that work");
     uint32_t executors = gather->executors < UINT32_MAX ? (uint32_t)gather->executors : UINT32_MAX;
     trm_status status = trm_submission_init(&self->submission, self->spec, &gather->traits, executors,
-                                            gather->executor_memory_bytes, trm_fs_posix(), err);
+                                            gather->executor_memory_bytes, self->ground->fs, err);
     self->submitted = status == TRM_OK;
     return status;
 }
 
 static trm_status choose_voters(trm_opener *self, trm_raft_members *members, trm_err *err)
 {
-    uint32_t ranks = self->transport->ranks;
+    uint32_t ranks = self->ground->transport->ranks;
     uint32_t *host = malloc(ranks * sizeof *host);
     trm_writer out = {0};
     if (!host)
@@ -85,16 +84,14 @@ static trm_status begin_launch(trm_opener *self, trm_err *err)
     trm_raft_members members;
     trm_epochs_begun begun;
     char launch[512];
-    uint64_t entropy = trm_clock_entropy();
-    snprintf(launch, sizeof launch, "process %ld on host %.256s (launch %016" PRIx64 ")", (long)getpid(),
-             self->gather.greeting[self->transport->rank].host_name
-                 ? self->gather.greeting[self->transport->rank].host_name
-                 : "?",
-             entropy);
+    uint64_t entropy = self->ground->entropy(self->ground->context);
+    const trm_greeting *own = &self->gather.greeting[self->ground->transport->rank];
+    snprintf(launch, sizeof launch, "process %" PRIu64 " on host %.256s (launch %016" PRIx64 ")", own->pid,
+             own->host_name ? own->host_name : "?", entropy);
     trm_status status = choose_voters(self, &members, err);
-    trm_epochs_config config = {.fs = trm_fs_posix(),
+    trm_epochs_config config = {.fs = self->ground->fs,
                                 .state_dir = self->spec->state_dir,
-                                .ranks = self->transport->ranks,
+                                .ranks = self->ground->transport->ranks,
                                 .voters = &members,
                                 .launch = launch,
                                 .entropy = entropy,
@@ -106,7 +103,7 @@ static trm_status begin_launch(trm_opener *self, trm_err *err)
     self->epoch = begun.epoch;
     if (begun.resumed)
         trm_info("launch %" PRIu64 " goes on with what is done", begun.epoch);
-    if (self->transport->ranks < 3)
+    if (self->ground->transport->ranks < 3)
         trm_debug(
             "with fewer than 3 ranks the job does not survive the death of rank 0 without another launch");
     return TRM_OK;
@@ -116,7 +113,7 @@ static trm_status prepare(trm_opener *self, trm_err *err)
 {
     trm_status status = submit(self, err);
     if (status == TRM_OK)
-        status = trm_state_dir_open(&self->state_dir, self->spec, &self->submission, trm_fs_posix(), err);
+        status = trm_state_dir_open(&self->state_dir, self->spec, &self->submission, self->ground->fs, err);
     self->opened = self->submitted && status == TRM_OK;
     if (status != TRM_OK || self->state_dir.found == TRM_STATE_DONE)
         return status;
@@ -130,7 +127,7 @@ static void put_neighbours(const trm_opener *self, uint32_t rank, trm_begin *beg
 {
     const trm_greeting *own = &self->gather.greeting[rank];
     begin->neighbours = 0;
-    for (uint32_t i = 0; own->body && i < self->transport->ranks; i++) {
+    for (uint32_t i = 0; own->body && i < self->ground->transport->ranks; i++) {
         const trm_greeting *other = &self->gather.greeting[i];
         if (i == rank || !other->body || other->host != own->host ||
             begin->neighbours == TRM_BEGIN_NEIGHBOURS_MAX)
@@ -142,6 +139,7 @@ static void put_neighbours(const trm_opener *self, uint32_t rank, trm_begin *beg
 
 static bool tell(trm_opener *self, uint32_t rank, trm_writer *frame)
 {
+    trm_transport *transport = self->ground->transport;
     trm_wire_header header = {.epoch = self->epoch};
     header.type = self->life == LIFE_REFUSED ? TRM_WIRE_END : TRM_WIRE_BEGIN;
     trm_wire_begin(frame, &header);
@@ -152,16 +150,15 @@ static bool tell(trm_opener *self, uint32_t rank, trm_writer *frame)
         trm_begin_encode(&self->begin, frame);
     }
     trm_wire_seal(frame);
-    return trm_writer_ok(frame) &&
-           self->transport->ops->send(self->transport, rank, frame->data, frame->len) == TRM_OK;
+    return trm_writer_ok(frame) && transport->ops->send(transport, rank, frame->data, frame->len) == TRM_OK;
 }
 
 static bool tell_all(trm_opener *self)
 {
     trm_writer frame = {0};
     bool any = false;
-    for (uint32_t i = 0; i < self->transport->ranks; i++) {
-        bool itself = i == self->transport->rank && self->life == LIFE_TELLING;
+    for (uint32_t i = 0; i < self->ground->transport->ranks; i++) {
+        bool itself = i == self->ground->transport->rank && self->life == LIFE_TELLING;
         if (self->told[i] || (!itself && !tell(self, i, &frame)))
             continue;
         self->told[i] = 1;
@@ -188,18 +185,17 @@ static void refuse(trm_opener *self, trm_status status, const char *why, uint64_
 /* ---- The life ---------------------------------------------------------------------------------------------
  */
 
-trm_status trm_opener_create(trm_opener **out, const trm_spec *spec, trm_transport *transport, trm_err *err)
+trm_status trm_opener_create(trm_opener **out, const trm_spec *spec, const trm_ground *ground, trm_err *err)
 {
     trm_opener *self = calloc(1, sizeof *self);
     if (!self)
         return trm_err_set(err, TRM_ENOMEM, "no memory to begin the job");
     self->spec = spec;
-    self->transport = transport;
-    self->untold = transport->ranks;
-    self->told = calloc(transport->ranks, 1);
-    trm_status status = self->told
-                            ? trm_gather_init(&self->gather, transport->ranks, spec->report_bindings, err)
-                            : trm_err_set(err, TRM_ENOMEM, "no memory to begin the job");
+    self->ground = ground;
+    self->untold = ground->transport->ranks;
+    self->told = calloc(self->untold, 1);
+    trm_status status = self->told ? trm_gather_init(&self->gather, self->untold, spec->report_bindings, err)
+                                   : trm_err_set(err, TRM_ENOMEM, "no memory to begin the job");
     if (status != TRM_OK) {
         trm_opener_destroy(self);
         return status;
@@ -237,7 +233,7 @@ static bool gather_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     if (!self->gather_until_ns)
         self->gather_until_ns = now_ns + TRM_GATHER_FIRST_MS * TRM_NS_PER_MS;
-    if (self->gather.greeted < self->transport->ranks && now_ns < self->gather_until_ns &&
+    if (self->gather.greeted < self->ground->transport->ranks && now_ns < self->gather_until_ns &&
         !self->interrupted) {
         *wake_ns = self->gather_until_ns < *wake_ns ? self->gather_until_ns : *wake_ns;
         return false;
@@ -258,7 +254,7 @@ static bool gather_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
 
 static bool refused_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
 {
-    if (self->byes == self->transport->ranks || now_ns >= self->refuse_until_ns) {
+    if (self->byes == self->ground->transport->ranks || now_ns >= self->refuse_until_ns) {
         self->life = LIFE_ENDED;
         return true;
     }
@@ -276,7 +272,7 @@ bool trm_opener_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
         return false;
     bool any = tell_all(self);
     if (!self->untold) { /* last of all itself: who votes must know of the launch when it is asked */
-        put_neighbours(self, self->transport->rank, &self->begin);
+        put_neighbours(self, self->ground->transport->rank, &self->begin);
         self->begun = true;
         self->life = LIFE_OVER;
     }

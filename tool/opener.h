@@ -10,8 +10,8 @@
 
 #include "jobs/spec.h"
 #include "jobs/wire.h"
-#include "runtime/transport.h"
 #include "scheduler/state_dir.h"
+#include "tool/ground.h"
 
 #define TRM_GATHER_MS 5000u         /* after the first HELLO, for that of other ranks */
 #define TRM_GATHER_FIRST_MS 120000u /* for the first */
@@ -20,7 +20,7 @@
 typedef struct trm_opener trm_opener;
 
 /* Borrows its arguments. TRM_ENOMEM. */
-trm_status trm_opener_create(trm_opener **out, const trm_spec *spec, trm_transport *transport, trm_err *err);
+trm_status trm_opener_create(trm_opener **out, const trm_spec *spec, const trm_ground *ground, trm_err *err);
 /* Lets go of the output directory's lock. NULL is fine. */
 void trm_opener_destroy(trm_opener *self);
 
