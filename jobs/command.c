@@ -22,7 +22,7 @@ trm_status trm_command_open(const void *bytes, size_t len, trm_command_type *typ
         return TRM_EVERSION;
     uint8_t kind = trm_get_u8(&in);
     uint32_t number = (uint32_t)trm_get_varint_max(&in, UINT32_MAX);
-    if (!trm_reader_ok(&in) || kind < TRM_COMMAND_SUBMIT || kind > TRM_COMMAND_MASTER)
+    if (!trm_reader_ok(&in) || kind < TRM_COMMAND_SUBMIT || kind > TRM_COMMAND_SKIP)
         return TRM_ECORRUPT;
     *type = (trm_command_type)kind;
     *job = number;
@@ -160,6 +160,22 @@ void trm_fail_decode(trm_fail *self, trm_reader *in)
     self->status = get_u32_varint(in);
     if (!trm_status_valid(self->status) || self->status == TRM_OK)
         trm_reader_fail(in);
+}
+
+void trm_skip_encode(const trm_skip *self, trm_writer *out)
+{
+    trm_put_varint(out, self->epoch);
+    trm_put_varint(out, self->task);
+    trm_put_varint(out, self->record);
+    trm_put_varint(out, self->fence);
+}
+
+void trm_skip_decode(trm_skip *self, trm_reader *in)
+{
+    self->epoch = get_epoch(in);
+    self->task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1);
+    self->record = get_u32_varint(in);
+    self->fence = get_u32_varint(in);
 }
 
 void trm_finish_encode(const trm_finish *self, trm_writer *out)

@@ -13,6 +13,7 @@
  *   LOST       these committed map outputs are gone: their tasks are to be run again
  *   ADOPT      these map outputs, made elsewhere, are in this rank's store now
  *   PUBLISHED  these parts are in place
+ *   SKIP       a record that kills the kernel is left out of its map task from now on
  *   FINISH     the job is over
  *
  * `job` is the number that SUBMIT gave (0 for the first); EPOCH, MASTER and
@@ -27,7 +28,7 @@
 #include "jobs/traits.h"
 #include "jobs/wire.h"
 
-#define TRM_COMMAND_VERSION 2u
+#define TRM_COMMAND_VERSION 3u
 #define TRM_COMMAND_ITEMS_MAX 65536u
 #define TRM_IDENTITY_PATH_BYTES 4096u
 
@@ -42,7 +43,8 @@ typedef enum trm_command_type {
     TRM_COMMAND_ADOPT,
     TRM_COMMAND_PUBLISHED,
     TRM_COMMAND_FINISH,
-    TRM_COMMAND_MASTER
+    TRM_COMMAND_MASTER,
+    TRM_COMMAND_SKIP
 } trm_command_type;
 
 /* What makes two launches launches of the same job. */
@@ -104,6 +106,14 @@ typedef struct trm_fail {
     uint32_t status; /* trm_status */
 } trm_fail;
 
+/* Attempts of the task below `fence` have been given the record, and do not count any more. */
+typedef struct trm_skip {
+    uint64_t epoch;
+    uint32_t task; /* of the map phase */
+    uint32_t record;
+    uint32_t fence;
+} trm_skip;
+
 /* One output of a LOST or an ADOPT: as committed in `epoch`. */
 typedef struct trm_output_ref {
     uint64_t epoch;
@@ -142,6 +152,8 @@ void trm_member_encode(const trm_member *self, trm_writer *out); /* MEMBER */
 void trm_member_decode(trm_member *self, trm_reader *in);
 void trm_fail_encode(const trm_fail *self, trm_writer *out); /* FAIL */
 void trm_fail_decode(trm_fail *self, trm_reader *in);
+void trm_skip_encode(const trm_skip *self, trm_writer *out); /* SKIP */
+void trm_skip_decode(trm_skip *self, trm_reader *in);
 void trm_finish_encode(const trm_finish *self, trm_writer *out); /* FINISH */
 void trm_finish_decode(trm_finish *self, trm_reader *in);
 

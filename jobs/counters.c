@@ -26,6 +26,7 @@ static const char *const names[TRM_COUNTER_SYSTEM_COUNT] = {
     [TRM_COUNTER_REDUCE_RECORDS_IN] = "reduce_records_in",
     [TRM_COUNTER_OUTPUT_RECORDS] = "output_records",
     [TRM_COUNTER_OUTPUT_BYTES] = "output_bytes",
+    [TRM_COUNTER_MAP_RECORDS_SKIPPED] = "map_records_skipped",
 };
 
 _Static_assert((int)TRM_COUNTER_SYSTEM_COUNT <= (int)TRM_COUNTER_USER, "the job's own counters begin above");

@@ -23,7 +23,8 @@ typedef enum trm_counter {
     TRM_COUNTER_REDUCE_KEYS_IN,
     TRM_COUNTER_REDUCE_RECORDS_IN,
     TRM_COUNTER_OUTPUT_RECORDS,
-    TRM_COUNTER_OUTPUT_BYTES, /* of parts, as written */
+    TRM_COUNTER_OUTPUT_BYTES,        /* of parts, as written */
+    TRM_COUNTER_MAP_RECORDS_SKIPPED, /* with --skip-bad-records; map was not given them */
     TRM_COUNTER_SYSTEM_COUNT,
     TRM_COUNTER_USER = 32 /* the job's own: USER + number in its list */
 } trm_counter;

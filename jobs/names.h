@@ -14,6 +14,7 @@
  *       plan, cuts-CRC        derived once, checksummed
  *       events.jsonl          what happened when (docs/events.md)
  *       stderr/               the last words of failed attempts
+ *       skipped/              records that were left out (--skip-bad-records)
  *       status.json           how the job stands, rewritten whole
  *       bindings              which executor on which core
  */
@@ -35,6 +36,7 @@
 #define TRM_LOG_NAME "log"
 #define TRM_EVENTS_NAME "events.jsonl"
 #define TRM_STDERR_NAME "stderr"
+#define TRM_SKIPPED_NAME "skipped"
 #define TRM_STATUS_NAME "status.json"
 #define TRM_BINDINGS_NAME "bindings"
 

@@ -15,6 +15,8 @@ typedef enum trm_compress_mode {
 typedef enum trm_bind_mode { TRM_BIND_CORE = 0, TRM_BIND_NUMA, TRM_BIND_NONE } trm_bind_mode;
 
 #define TRM_ATTEMPTS_DEFAULT 4u
+#define TRM_SKIPS_DEFAULT 100u /* --skip-bad-records without a number */
+#define TRM_SKIPS_MAX 65536u
 #define TRM_LINE_BYTES_DEFAULT (16ull << 20)
 #define TRM_RECORD_BYTES_DEFAULT (64ull << 20)
 #define TRM_SPLIT_BYTES_MIN (1ull << 20)
@@ -59,6 +61,7 @@ typedef struct trm_spec {
     uint64_t memory_bytes; /* a rank; 0: its share of the machine */
     uint32_t attempts_max;
     uint64_t task_timeout_ms; /* 0: none */
+    uint32_t skips_max;       /* --skip-bad-records: of a job; 0: none */
     trm_compress_mode compress;
     int compress_level; /* zlib's, 1 … 9 */
 

@@ -25,6 +25,7 @@ static void job_destroy(trm_table_job *job)
         free(job->phase[phase].task);
         free(job->phase[phase].part);
     }
+    free(job->skips);
     free(job->text);
     free(job);
 }
@@ -429,6 +430,73 @@ static trm_status apply_adopt(trm_table *self, uint32_t number, trm_table_job *j
     return TRM_OK;
 }
 
+/* Where the first skip is that is not below (task, record). */
+static uint32_t skip_position(const trm_table_job *job, uint32_t task, uint32_t record)
+{
+    uint32_t low = 0, high = job->skips_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const trm_table_skip *at = &job->skips[middle];
+        if (at->task < task || (at->task == task && at->record < record))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+unsigned trm_table_skips(const trm_table_job *job, uint32_t task, uint32_t out[TRM_ORDER_SKIPS_MAX])
+{
+    unsigned count = 0;
+    for (uint32_t i = skip_position(job, task, 0); i < job->skips_count && job->skips[i].task == task; i++)
+        out[count++] = job->skips[i].record; /* apply_skip bounds them */
+    return count;
+}
+
+static trm_status skip_insert(trm_table_job *job, const trm_skip *skip, trm_err *err)
+{
+    if (job->skips_count == job->skips_room) {
+        uint32_t room = job->skips_room ? job->skips_room * 2 : 16;
+        trm_table_skip *grown = realloc(job->skips, room * sizeof *grown);
+        if (!grown)
+            return no_memory(err);
+        job->skips = grown;
+        job->skips_room = room;
+    }
+    uint32_t at = skip_position(job, skip->task, skip->record);
+    memmove(&job->skips[at + 1], &job->skips[at], (job->skips_count - at) * sizeof *job->skips);
+    job->skips[at] = (trm_table_skip){.task = skip->task, .record = skip->record};
+    job->skips_count++;
+    return TRM_OK;
+}
+
+static trm_status apply_skip(trm_table *self, uint32_t number, trm_table_job *job, trm_reader *body,
+                             const trm_table_watch *watch, trm_err *err)
+{
+    trm_skip skip;
+    trm_skip_decode(&skip, body);
+    if (!trm_reader_done(body))
+        return malformed(err, "SKIP");
+    uint32_t of_task[TRM_ORDER_SKIPS_MAX], at = skip_position(job, skip.task, skip.record);
+    bool there =
+        at < job->skips_count && job->skips[at].task == skip.task && job->skips[at].record == skip.record;
+    trm_table_task *task = job_task(job, TRM_PHASE_MAP, skip.task);
+    bool accepted = task && !job_is_closed(self, job, skip.epoch) && task->state == TRM_TASK_PENDING &&
+                    !there && job->skips_count < TRM_SKIPS_MAX &&
+                    trm_table_skips(job, skip.task, of_task) < TRM_ORDER_SKIPS_MAX;
+    if (accepted) {
+        trm_status status = skip_insert(job, &skip, err);
+        if (status != TRM_OK)
+            return status;
+        if (skip.fence > task->attempt)
+            task->attempt = skip.fence;
+    }
+    self->refused += !accepted;
+    if (watch && watch->skipped)
+        watch->skipped(watch->context, number, &skip, accepted);
+    return TRM_OK;
+}
+
 static trm_status apply_published(trm_table *self, uint32_t number, trm_table_job *job, trm_reader *body,
                                   const trm_table_watch *watch, trm_err *err)
 {
@@ -497,6 +565,8 @@ static trm_status apply_to_job(trm_table *self, trm_command_type type, uint32_t 
         return apply_adopt(self, number, job, body, watch, err);
     case TRM_COMMAND_PUBLISHED:
         return apply_published(self, number, job, body, watch, err);
+    case TRM_COMMAND_SKIP:
+        return apply_skip(self, number, job, body, watch, err);
     case TRM_COMMAND_FINISH:
         return apply_finish(self, job, body, err);
     default:

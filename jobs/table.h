@@ -12,14 +12,18 @@
  * A task with a part stays committed over launches. A map output is of use only where it
  * is readable: it is `live` when it was committed (or adopted) in the current epoch.
  *
- * Memory: 16 bytes a task, 24 more where a task leaves a part.
+ * A map task whose kernel dies of a record is run without it: which records that are is of the
+ * table, so that every attempt from then on leaves out the same ones, whoever orders it.
+ *
+ * Memory: 16 bytes a task, 24 more where a task leaves a part; 8 a record that is skipped.
  */
 #ifndef TRM_JOBS_TABLE_H
 #define TRM_JOBS_TABLE_H
 
 #include "jobs/command.h"
+#include "jobs/spec.h"
 
-#define TRM_TABLE_VERSION 2u
+#define TRM_TABLE_VERSION 3u
 #define TRM_MASTER_ATTEMPTS 1024u /* of a task, that one master may give out: see trm_table_first_attempt */
 #define TRM_TABLE_JOBS_MAX 4096u
 #define TRM_TABLE_MEMBERS_MAX (4u * TRM_RANKS_MAX)
@@ -58,6 +62,10 @@ typedef struct trm_table_phase {
     trm_table_part *part; /* NULL: this phase leaves runs, not parts */
 } trm_table_phase;
 
+typedef struct trm_table_skip {
+    uint32_t task, record;
+} trm_table_skip;
+
 typedef struct trm_table_job {
     trm_identity identity;
     uint32_t state; /* trm_job_state */
@@ -67,6 +75,8 @@ typedef struct trm_table_job {
     uint32_t cuts_crc;                 /* 0: none yet */
     char *text;                        /* of FINISH; NULL: none */
     trm_table_phase phase[TRM_PHASES]; /* SAMPLE is empty: sampling leaves nothing but cuts */
+    trm_table_skip *skips;             /* in ascending order of (task, record) */
+    uint32_t skips_count, skips_room;
     trm_counters counters;
 } trm_table_job;
 
@@ -91,6 +101,7 @@ typedef struct trm_table_watch {
     void (*lost)(void *context, uint32_t job, const trm_output_ref *ref, bool accepted);
     void (*adopted)(void *context, uint32_t job, uint32_t rank, const trm_output_ref *ref, bool accepted);
     void (*published)(void *context, uint32_t job, uint32_t task, bool accepted);
+    void (*skipped)(void *context, uint32_t job, const trm_skip *skip, bool accepted);
     void *context;
 } trm_table_watch;
 
@@ -106,6 +117,8 @@ trm_status trm_table_apply(trm_table *self, const void *command, size_t len, con
 
 /* The phase whose tasks leave parts: REDUCE, or MAP of a map-only job. */
 trm_phase trm_table_output_phase(const trm_table_job *job);
+/* The records of a map task that are skipped, ascending; returns how many. */
+unsigned trm_table_skips(const trm_table_job *job, uint32_t task, uint32_t out[TRM_ORDER_SKIPS_MAX]);
 /* The number of the first attempt that the newest master gives out of a task whose attempts below
  * `fence` are fenced (an epoch's first master, and nothing fenced: 0). It has TRM_MASTER_ATTEMPTS
  * of them, and no other master of the epoch gives out any of these: what the fence rises to within

@@ -4,8 +4,10 @@
  *   launch:  varint epoch, ranks, wall_ms, masters, term of the last, failovers, applied, refused
  *   members: varint count, then each as in a MEMBER command
  *   job:     identity · varint state, exit code, submitted epoch, finished ms · u32 cuts ·
- *            u8 text is there · [string] · counters · MAP phase · REDUCE phase
+ *            u8 text is there · [string] · counters · MAP phase · REDUCE phase · skips
  *   phase:   varint failures, lost · a task after the other: u8 flags, then what they name
+ *
+ *   skips:   varint count, then each as varint task · varint record, in ascending order
  *
  * A task that nothing has happened to takes one byte. */
 #include "jobs/table.h"
@@ -125,6 +127,36 @@ static void job_encode(const trm_table_job *job, trm_writer *out)
     trm_counters_encode(&job->counters, out);
     phase_encode(&job->phase[TRM_PHASE_MAP], out);
     phase_encode(&job->phase[TRM_PHASE_REDUCE], out);
+    trm_put_varint(out, job->skips_count);
+    for (uint32_t i = 0; i < job->skips_count; i++) {
+        trm_put_varint(out, job->skips[i].task);
+        trm_put_varint(out, job->skips[i].record);
+    }
+}
+
+/* What apply_skip would not have let in is not taken either. */
+static trm_status skips_decode(trm_table_job *job, trm_reader *in)
+{
+    uint32_t count = (uint32_t)trm_get_varint_max(in, TRM_SKIPS_MAX), of_task = 0;
+    if (!trm_reader_ok(in) || count > trm_reader_left(in) / 2)
+        return TRM_ECORRUPT;
+    job->skips = count ? malloc(count * sizeof *job->skips) : NULL;
+    if (count && !job->skips)
+        return TRM_ENOMEM;
+    job->skips_room = count;
+    for (uint32_t i = 0; i < count; i++) {
+        trm_table_skip *skip = &job->skips[i], *before = i ? skip - 1 : NULL;
+        skip->task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1);
+        skip->record = (uint32_t)trm_get_varint_max(in, UINT32_MAX);
+        of_task = before && before->task == skip->task ? of_task + 1 : 1;
+        bool behind = !before || before->task < skip->task ||
+                      (before->task == skip->task && before->record < skip->record);
+        if (!trm_reader_ok(in) || !behind || of_task > TRM_ORDER_SKIPS_MAX ||
+            skip->task >= job->identity.tasks)
+            return TRM_ECORRUPT;
+        job->skips_count = i + 1;
+    }
+    return TRM_OK;
 }
 
 static trm_status job_decode(trm_table_job *job, uint64_t epoch, trm_reader *in)
@@ -152,6 +184,8 @@ static trm_status job_decode(trm_table_job *job, uint64_t epoch, trm_reader *in)
     trm_status status = phase_decode(&job->phase[TRM_PHASE_MAP], job->identity.tasks, map_only, epoch, in);
     if (status == TRM_OK)
         status = phase_decode(&job->phase[TRM_PHASE_REDUCE], job->identity.partitions, !map_only, epoch, in);
+    if (status == TRM_OK)
+        status = skips_decode(job, in);
     return status;
 }
 

@@ -78,11 +78,6 @@ static bool get_bool(trm_reader *in)
     return trm_get_varint_max(in, 1) != 0;
 }
 
-static uint8_t get_phase(trm_reader *in)
-{
-    return (uint8_t)trm_get_varint_max(in, TRM_PHASES - 1);
-}
-
 void trm_hello_encode(const trm_hello *self, trm_writer *out)
 {
     assert(self->bindings_len <= TRM_BINDINGS_BYTES_MAX);
@@ -161,19 +156,61 @@ void trm_setup_close(trm_setup *self)
     *self = (trm_setup){0};
 }
 
+/* The phase shares its byte with what few orders and reports have. */
+enum { WITH_PHASE = 3, WITH_PROBE = 4, WITH_SKIPS = 8, WITH_RECORD = 8 };
+
+static unsigned get_phase_with(trm_reader *in, uint8_t *phase, unsigned flags)
+{
+    unsigned byte = trm_get_u8(in);
+    *phase = byte & WITH_PHASE;
+    bool of_map = *phase == TRM_PHASE_MAP;
+    if (byte & ~(WITH_PHASE | flags) || *phase >= TRM_PHASES || (byte & ~WITH_PHASE && !of_map)) {
+        trm_reader_fail(in);
+        *phase = 0;
+        return 0;
+    }
+    return byte;
+}
+
 void trm_order_encode(const trm_order *self, trm_writer *out)
 {
-    trm_put_varint(out, self->phase);
+    assert(self->skips_count <= TRM_ORDER_SKIPS_MAX);
+    unsigned with = (self->probe ? WITH_PROBE : 0) | (self->skips_count ? WITH_SKIPS : 0);
+    trm_put_u8(out, (uint8_t)(self->phase | with));
     trm_put_varint(out, self->task);
     trm_put_varint(out, self->attempt);
+    if (self->probe) {
+        trm_put_varint(out, self->first);
+        trm_put_varint(out, self->end);
+    }
+    if (self->skips_count)
+        trm_put_varint(out, self->skips_count);
+    for (unsigned i = 0; i < self->skips_count; i++)
+        trm_put_varint(out, self->skip[i]);
 }
 
 void trm_order_decode(trm_order *self, trm_reader *in)
 {
     memset(self, 0, sizeof *self);
-    self->phase = get_phase(in);
+    unsigned with = get_phase_with(in, &self->phase, WITH_PROBE | WITH_SKIPS);
     self->task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1);
     self->attempt = get_u32_varint(in);
+    self->probe = (with & WITH_PROBE) != 0;
+    if (self->probe) {
+        self->first = get_u32_varint(in);
+        self->end = get_u32_varint(in);
+        if (self->first >= self->end)
+            trm_reader_fail(in);
+    }
+    if (with & WITH_SKIPS)
+        self->skips_count = (uint8_t)trm_get_varint_max(in, TRM_ORDER_SKIPS_MAX);
+    for (unsigned i = 0; i < self->skips_count; i++) {
+        self->skip[i] = get_u32_varint(in);
+        if (i && self->skip[i] <= self->skip[i - 1])
+            trm_reader_fail(in);
+    }
+    if (with & WITH_SKIPS && !self->skips_count)
+        trm_reader_fail(in);
 }
 
 void trm_claim_encode(const trm_claim *self, trm_writer *out)
@@ -189,10 +226,13 @@ void trm_claim_decode(trm_claim *self, trm_reader *in)
 void trm_report_encode(const trm_report *self, trm_writer *out)
 {
     assert(self->text_len <= TRM_TEXT_BYTES_MAX && self->sample_len <= TRM_SAMPLE_BYTES_MAX);
-    trm_put_varint(out, self->phase);
+    unsigned with = (self->probe ? WITH_PROBE : 0) | (self->record ? WITH_RECORD : 0);
+    trm_put_u8(out, (uint8_t)(self->phase | with));
     trm_put_varint(out, self->task);
     trm_put_varint(out, self->attempt);
     trm_put_varint(out, self->status);
+    if (self->record)
+        trm_put_varint(out, self->record);
     trm_put_varint(out, self->executor);
     trm_put_varint(out, self->started_ms);
     trm_put_varint(out, self->ended_ms);
@@ -207,10 +247,14 @@ void trm_report_encode(const trm_report *self, trm_writer *out)
 void trm_report_decode(trm_report *self, trm_reader *in)
 {
     memset(self, 0, sizeof *self);
-    self->phase = get_phase(in);
+    unsigned with = get_phase_with(in, &self->phase, WITH_PROBE | WITH_RECORD);
     self->task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1);
     self->attempt = get_u32_varint(in);
     self->status = get_status(in);
+    self->probe = (with & WITH_PROBE) != 0;
+    self->record = with & WITH_RECORD ? get_u32_varint(in) : 0;
+    if (with & WITH_RECORD && (!self->record || self->status == TRM_OK))
+        trm_reader_fail(in);
     self->executor = (uint32_t)trm_get_varint_max(in, TRM_EXECUTORS_MAX);
     self->started_ms = trm_get_varint(in);
     self->ended_ms = trm_get_varint(in);
@@ -223,6 +267,8 @@ void trm_report_decode(trm_report *self, trm_reader *in)
     self->text_len = (uint32_t)len;
     self->sample = trm_get_blob(in, TRM_SAMPLE_BYTES_MAX, &len);
     self->sample_len = (uint32_t)len;
+    if (self->probe && (self->output_bytes || self->output_records))
+        trm_reader_fail(in);
 }
 
 void trm_output_at_encode(const trm_output_at *self, trm_writer *out)

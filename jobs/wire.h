@@ -39,7 +39,7 @@
 #include "runtime/status.h"
 
 #define TRM_WIRE_MAGIC 0x574d5254u /* "TRMW" */
-#define TRM_WIRE_VERSION 2u
+#define TRM_WIRE_VERSION 3u
 #define TRM_WIRE_HEADER_BYTES 28u
 #define TRM_PULSE_MS 200u
 #define TRM_MASTER_PULSE_MS 1000u
@@ -128,10 +128,18 @@ typedef struct trm_begin {
     } neighbour[TRM_BEGIN_NEIGHBOURS_MAX];
 } trm_begin;
 
+/* Records are named by their number within the map task, from 0. A probe runs some of them to see
+ * whether the kernel lives through it: it leaves nothing behind, and is never committed. */
+#define TRM_ORDER_SKIPS_MAX 16u  /* records of one task that are skipped */
+#define TRM_ORDER_BYTES_MAX 112u /* encoded */
 typedef struct trm_order {
     uint8_t phase;
+    bool probe;          /* MAP: records [first, end) only */
+    uint8_t skips_count; /* MAP */
     uint32_t task;
     uint32_t attempt; /* from 0, unique a task in an epoch */
+    uint32_t first, end;
+    uint32_t skip[TRM_ORDER_SKIPS_MAX]; /* ascending: records that are left out */
 } trm_order;
 
 /* Heads a CLAIM; the attempts, as in ORDER, follow it. The list may take several frames; the last
@@ -146,6 +154,9 @@ typedef struct trm_report {
     uint32_t task;
     uint32_t attempt;
     uint32_t status; /* trm_status; TRM_OK: prepared, ready to be committed */
+    bool probe;      /* as ordered: nothing was left behind */
+    uint32_t record; /* 1 + the number of the record that map was given last when it failed, as far as is
+                        known (with --skip-bad-records); 0: it is not, or there was none */
     uint32_t executor;
     uint64_t started_ms, ended_ms; /* wall clock, for the event record */
     uint64_t output_bytes;         /* of the run or part; 0: nothing was written */

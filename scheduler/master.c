@@ -125,6 +125,7 @@ void trm_master_destroy(trm_master *self)
     master_tasks_close(self);
     master_outputs_close(self);
     master_failures_close(self);
+    master_hunts_close(self);
     for (uint32_t i = 0; self->ranks && i < self->config.ranks; i++) {
         free(self->ranks[i].text);
         free(self->ranks[i].host_name);
@@ -400,6 +401,7 @@ void trm_master_progress(const trm_master *self, trm_progress *out)
         out->attempts_failed += known->failures;
         out->outputs_lost += known->lost;
     }
+    out->records_skipped = self->job->skips_count;
     out->of[TRM_PHASE_SAMPLE].total = self->phase[TRM_PHASE_SAMPLE].tasks;
     out->of[TRM_PHASE_SAMPLE].done = self->sampled;
 }

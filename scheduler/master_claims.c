@@ -34,8 +34,8 @@ static void claim_one(trm_master *self, uint32_t from, const trm_order *order)
     master_phase *in = &self->phase[order->phase];
     uint32_t number = order->phase == TRM_PHASE_SAMPLE && in->tasks ? master_sample_of_task(self, order->task)
                                                                     : order->task;
-    if (number >= in->tasks || in->task[number].state != SOFT_QUEUED ||
-        !master_attempt_may_count(self, order->phase, number, order->attempt) ||
+    if (number >= in->tasks || in->task[number].state != SOFT_QUEUED || in->task[number].hunted ||
+        order->probe || !master_attempt_may_count(self, order->phase, number, order->attempt) ||
         has_failed(self, order->phase, number, order->attempt))
         return; /* another has it, or it is over: its report will be settled */
     master_task_unlink(self, order->phase, number);

@@ -180,6 +180,11 @@ static void on_published(void *context, uint32_t job, uint32_t task, bool accept
     master_published(context, task, accepted);
 }
 
+static void on_skipped(void *context, uint32_t job, const trm_skip *skip, bool accepted)
+{
+    master_skipped(context, skip, accepted);
+}
+
 static void on_restoring(void *context)
 {
     trm_master *self = context;
@@ -189,7 +194,13 @@ static void on_restoring(void *context)
 
 void master_log_begin(trm_master *self)
 {
-    self->watch = (trm_table_watch){on_committed, on_failed, on_lost, on_adopted, on_published, self};
+    self->watch = (trm_table_watch){.committed = on_committed,
+                                    .failed = on_failed,
+                                    .lost = on_lost,
+                                    .adopted = on_adopted,
+                                    .published = on_published,
+                                    .skipped = on_skipped,
+                                    .context = self};
     self->replica->restoring = on_restoring;
     self->replica->context = self;
 }

@@ -112,6 +112,26 @@ void master_note_failure(trm_master *self, uint32_t from, const trm_report *repo
     trm_journal_words(&self->journal, name, report->text_len ? report->text : "", report->text_len);
 }
 
+void master_note_probe(trm_master *self, uint32_t from, const trm_report *report)
+{
+    if (self->failures_noted == TRM_EVENT_TASKS_MAX)
+        return;
+    self->failures_noted++;
+    trm_json *json = master_event(self, "probe");
+    put_attempt(json, from, report);
+    trm_json_bool(json, "died", report->status != TRM_OK);
+    trm_journal_end(&self->journal);
+}
+
+void master_note_skip(trm_master *self, const trm_skip *skip, const char *why, size_t why_len)
+{
+    trm_json *json = master_event(self, "skipped");
+    trm_json_u64(json, "task", skip->task);
+    trm_json_u64(json, "record", skip->record);
+    trm_json_text(json, "why", why, why_len < EVENT_WORDS_BYTES ? why_len : EVENT_WORDS_BYTES);
+    trm_journal_end(&self->journal);
+}
+
 void master_note_count(trm_master *self, const char *what, uint64_t count)
 {
     trm_json *json = master_event(self, what);
@@ -219,6 +239,7 @@ static void compose_status(const trm_master *self, trm_writer *out)
     put_tasks(&at, &json);
     trm_json_u64(&json, "attempts_failed", at.attempts_failed);
     trm_json_u64(&json, "outputs_lost", at.outputs_lost);
+    trm_json_u64(&json, "records_skipped", at.records_skipped);
     trm_json_u64(&json, "bytes_in", at.bytes_in);
     trm_json_u64(&json, "bytes_total", at.bytes_total);
     if (self->stage >= STAGE_END) {

@@ -41,6 +41,8 @@ static void decide(trm_master *self, uint32_t from, const trm_report *report, so
 static void prepared(trm_master *self, uint32_t from, const trm_report *report)
 {
     master_note_prepared(self, from, report);
+    if (report->phase == TRM_PHASE_MAP)
+        master_hunt_drop(self, report->task);
     decide(self, from, report, SOFT_PREPARED);
     trm_commit commit = {.phase = report->phase,
                          .task = report->task,
@@ -104,8 +106,11 @@ static void settle_report(trm_master *self, uint32_t from, const trm_report *rep
                   &(trm_order){.phase = report->phase, .task = report->task, .attempt = report->attempt});
 }
 
-static void propose_fail(trm_master *self, uint32_t from, const trm_report *report)
+void master_propose_fail(trm_master *self, uint32_t from, const trm_report *report)
 {
+    strike(self, from, report->task);
+    if (self->stage != STAGE_RUN)
+        return;
     master_failure *failure = malloc(sizeof *failure + report->text_len + 1);
     if (!failure) {
         decide(self, from, report, SOFT_IDLE);
@@ -155,9 +160,8 @@ static void failed(trm_master *self, uint32_t from, const trm_report *report)
         refused(self, from, report);
         return;
     }
-    strike(self, from, report->task);
-    if (self->stage == STAGE_RUN)
-        propose_fail(self, from, report);
+    if (!master_hunt_begin(self, from, report))
+        master_propose_fail(self, from, report);
 }
 
 /* What a map task reads, for a person: "'FILE' from byte N on", or "". */
@@ -274,6 +278,21 @@ static void settle_stray(trm_master *self, uint32_t from, const trm_order *named
     master_settle(self, from, named);
 }
 
+/* Of a probe only how it ended is of interest, and that at once. */
+static void take_probe(trm_master *self, uint32_t from, const trm_report *report, const trm_order *named)
+{
+    const soft_task *task = &self->phase[report->phase].task[report->task];
+    if (!task->hunted || task->state != SOFT_RUNNING || !is_known(task, from, report)) {
+        settle_stray(self, from, named);
+    } else if (report->status != TRM_OK && !counts(report)) {
+        refused(self, from, report);
+    } else {
+        master_note_probe(self, from, report);
+        master_settle(self, from, named);
+        master_hunt_probed(self, report);
+    }
+}
+
 static void take_report(trm_master *self, uint32_t from, trm_report *report)
 {
     master_rank *rank = &self->ranks[from];
@@ -283,6 +302,16 @@ static void take_report(trm_master *self, uint32_t from, trm_report *report)
         report->task = master_sample_of_task(self, report->task);
     if (report->task >= in->tasks) {
         settle_stray(self, from, &named);
+        return;
+    }
+    if (report->probe) {
+        take_probe(self, from, report, &named);
+        return;
+    }
+    if (in->task[report->task].hunted &&
+        (report->status != TRM_OK || in->task[report->task].state == SOFT_RUNNING)) {
+        if (!master_hunt_knows(self, from, report))
+            settle_stray(self, from, &named);
         return;
     }
     if (!is_expected(self, from, report)) {

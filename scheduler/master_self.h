@@ -6,6 +6,7 @@
  *   master_tasks.c    which task where: queues, ORDER
  *   master_claims.c   what ranks hold when a master begins: CLAIM; what they may forget: SETTLED
  *   master_reports.c  what became of attempts: COMMIT, FAIL
+ *   master_hunt.c     which record kills a kernel: probes, SKIP
  *   master_outputs.c  where map outputs are: OUTPUTS, LOST, ADOPT, HELD
  *   master_sample.c   cut points of a range partitioned job
  *   master_publish.c  parts into place, the manifest
@@ -60,6 +61,10 @@
 #define RETURNS_MAX 100u /* of one task, that do not count as attempts; then the job fails */
 #define STRIKES_MAX 8u   /* tasks in a row that fail on a rank; then it is set aside */
 #define REFUSALS_MAX 50u /* pauses in a row of a rank that does not take orders */
+
+/* Bad records. */
+#define HUNTS_MAX 4096u /* tasks in which a record is looked for at once; others fail as without it */
+#define PROBES_MAX 600u /* of one task, by one master */
 
 typedef enum rank_state {
     RANK_ABSENT = 0, /* has not said HELLO */
@@ -121,6 +126,8 @@ typedef struct master_failure {
     char text[]; /* the worker's words */
 } master_failure;
 
+typedef struct master_hunt master_hunt; /* master_hunt.c */
+
 /* A command that the log has not taken yet. */
 typedef struct master_command {
     struct master_command *next;
@@ -180,6 +187,8 @@ struct trm_master {
     master_phase phase[TRM_PHASES];
     uint32_t *picked; /* ORDERS_FRAME_MAX */
     master_failure *failures;
+    master_hunt *hunts;
+    uint32_t hunts_count;
 
     /* Outputs. */
     uint32_t *outputs; /* map tasks whose place is to be told, in order */
@@ -280,7 +289,22 @@ bool master_settled_step(trm_master *self, uint64_t *wake_ns);
 void master_reports(trm_master *self, uint32_t from, trm_reader *body);
 void master_committed(trm_master *self, const trm_commit *commit, bool accepted);
 void master_failed(trm_master *self, const trm_fail *fail, bool accepted);
+/* A failure that counts. */
+void master_propose_fail(trm_master *self, uint32_t from, const trm_report *report);
 void master_failures_close(trm_master *self);
+
+/* ---- master_hunt.c ---- */
+/* A map attempt has failed at a record: that is looked for now; false: it is not, the failure counts. */
+bool master_hunt_begin(trm_master *self, uint32_t from, const trm_report *report);
+/* What an order for a map says of records. */
+void master_order_records(const trm_master *self, trm_order *order);
+/* Of a task that is hunted: whether it is the failure that the hunt began with, told again. */
+bool master_hunt_knows(const trm_master *self, uint32_t from, const trm_report *report);
+/* How the probe that runs has ended. */
+void master_hunt_probed(trm_master *self, const trm_report *report);
+void master_hunt_drop(trm_master *self, uint32_t task); /* the task is done */
+void master_skipped(trm_master *self, const trm_skip *skip, bool accepted);
+void master_hunts_close(trm_master *self);
 
 /* ---- master_outputs.c ---- */
 trm_status master_outputs_begin(trm_master *self, trm_err *err);
@@ -328,6 +352,8 @@ void master_note_launch(trm_master *self);
 void master_note_rank(trm_master *self, uint32_t rank, const char *what, const char *why);
 void master_note_prepared(trm_master *self, uint32_t from, const trm_report *report);
 void master_note_failure(trm_master *self, uint32_t from, const trm_report *report, bool counts);
+void master_note_probe(trm_master *self, uint32_t from, const trm_report *report);
+void master_note_skip(trm_master *self, const trm_skip *skip, const char *why, size_t why_len);
 void master_note_count(trm_master *self, const char *what, uint64_t count);
 void master_note_bindings(trm_master *self, const trm_hello *hello);
 void master_note_end(trm_master *self);

@@ -17,6 +17,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
+_Static_assert(PROBES_MAX + RETURNS_MAX + TRM_ORDER_SKIPS_MAX + 200 < TRM_MASTER_ATTEMPTS,
+               "a master has numbers for all attempts of a task that it may give out");
+_Static_assert(ORDERS_FRAME_MAX *TRM_ORDER_BYTES_MAX + TRM_WIRE_HEADER_BYTES < 256 * 1024,
+               "all orders fit into a frame");
+
 /* ---- Making ------------------------------------------------------------------------------------ */
 
 static trm_status phase_init(master_phase *self, uint32_t tasks, trm_err *err)
@@ -284,6 +289,8 @@ static bool feed(trm_master *self, uint32_t number, unsigned phase, bool *any)
         trm_order order = {.phase = (uint8_t)phase,
                            .attempt = in->task[task].attempts,
                            .task = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, task) : task};
+        if (phase == TRM_PHASE_MAP)
+            master_order_records(self, &order);
         trm_order_encode(&order, &self->frame);
         self->picked[count++] = task;
     }

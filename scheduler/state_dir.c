@@ -229,18 +229,11 @@ static trm_status take_lock(trm_state_dir *self, trm_err *err)
 
 /* Everything that a job keeps in a state directory, but the lock: the identity first, so that what
  * is left of it is nobody's. */
-static const char *const state_names[] = {TRM_IDENTITY_NAME,
-                                          TRM_LOG_NAME,
-                                          "plan",
-                                          "attempts",
-                                          TRM_EVENTS_NAME,
-                                          TRM_STDERR_NAME,
-                                          TRM_STATUS_NAME,
-                                          TRM_BINDINGS_NAME,
-                                          TRM_ELSEWHERE_NAME,
-                                          "plan.new",
-                                          TRM_IDENTITY_NAME ".new",
-                                          TRM_STATUS_NAME ".new"};
+static const char *const state_names[] = {
+    TRM_IDENTITY_NAME,     TRM_LOG_NAME,       "plan",           "attempts",
+    TRM_EVENTS_NAME,       TRM_STDERR_NAME,    TRM_SKIPPED_NAME, TRM_STATUS_NAME,
+    TRM_BINDINGS_NAME,     TRM_ELSEWHERE_NAME, "plan.new",       TRM_IDENTITY_NAME ".new",
+    TRM_STATUS_NAME ".new"};
 
 typedef struct cuts_clearing {
     trm_state_dir *self;

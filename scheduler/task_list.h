@@ -24,6 +24,8 @@ typedef struct soft_task {
     uint8_t state;     /* soft_state */
     uint8_t at_home;   /* QUEUED: with the rank where it is at home */
     uint8_t returns;   /* how often it came back for a reason that does not count, saturating */
+    uint8_t hunted;    /* a record is looked for that kills its kernel: only probes of it run */
+    uint16_t probes;   /* that have ended */
 } soft_task;
 
 typedef struct task_list {

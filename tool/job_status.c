@@ -180,6 +180,11 @@ static void print_progress(FILE *out, const trm_json_doc *doc, const trm_json_va
     fprintf(out, " failed; outputs lost: ");
     print_number(out, doc, record, "outputs_lost");
     putc('\n', out);
+    if (trm_json_get_u64(doc, record, "records_skipped", 0)) {
+        fprintf(out, "  skipped   ");
+        print_number(out, doc, record, "records_skipped");
+        fprintf(out, " bad records\n");
+    }
 }
 
 static void print_leader(FILE *out, const trm_json_doc *doc, const trm_json_value *record)

@@ -189,8 +189,7 @@ static void say_end(trm_leader *self, const trm_progress *progress, uint64_t now
     }
     trm_counters counters;
     trm_master_counters(self->master, &counters);
-    trm_progress_summary(&self->view, progress, &counters, &self->submission.traits, self->spec->output_dir,
-                         now_ns);
+    trm_progress_summary(&self->view, progress, &counters, &self->submission.traits, self->spec, now_ns);
 }
 
 /* Others must see that the job is being worked on: rank 0 said so as long as it lived. */

@@ -21,7 +21,8 @@ typedef trm_status (*option_reader)(trm_options *self, const option_rule *option
 struct option_rule {
     char letter; /* 0: none */
     const char *name;
-    const char *argument; /* as --help shows it; NULL: a switch */
+    const char *argument; /* as --help shows it; NULL: a switch; in brackets: it may be left out, and else
+                             follows a '=' */
     option_reader read;
     size_t at; /* in trm_options */
     uint64_t min, max;
@@ -143,6 +144,14 @@ static trm_status read_path(trm_options *self, const option_rule *option, const 
                                value);
 }
 
+static trm_status read_skips(trm_options *self, const option_rule *option, const char *value, trm_err *err)
+{
+    if (value)
+        return read_u32(self, option, value, err);
+    self->spec.skips_max = TRM_SKIPS_DEFAULT;
+    return TRM_OK;
+}
+
 /* NAME=VALUE, or NAME alone for a boolean. */
 static trm_status read_param(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
@@ -240,6 +249,8 @@ static const option_rule options[] = {
     {0, "max-attempts", "N", read_u32, SPEC(attempts_max), 1, 100, "of a task before the job fails [4]"},
     {0, "task-timeout", "TIME", read_duration, SPEC(task_timeout_ms), 10, 8760 * HOUR_MS,
      "an attempt may take [no limit]"},
+    {0, "skip-bad-records", "[=N]", read_skips, SPEC(skips_max), 1, TRM_SKIPS_MAX,
+     "leave out records that kill map, up to N of the job [none; 100]"},
     {0, "compress", "auto|none|zlib[:LEVEL]", read_compress, 0, 0, 0,
      "of runs and of what crosses hosts [auto]"},
     {0, "scratch", "DIR", read_path, SPEC(scratch_dir), 0, 0,
@@ -274,7 +285,8 @@ typedef struct arguments {
 static trm_status read_value(trm_options *self, const option_rule *option, const char *value, arguments *args,
                              trm_err *err)
 {
-    if (option->argument && !value) {
+    bool may_be_left_out = option->argument && option->argument[0] == '[';
+    if (option->argument && !value && !may_be_left_out) {
         if (args->next == args->argc)
             return trm_err_set(err, TRM_EUSAGE, "--%s takes %s", option->name, option->argument);
         value = args->argv[args->next++];
@@ -439,7 +451,8 @@ void trm_options_print_help(const char *command, const trm_job *own_job)
         char left[64];
         char letter[] = {'-', options[i].letter, ',', ' ', 0};
         snprintf(left, sizeof left, "%s--%s%s%s", options[i].letter ? letter : "    ", options[i].name,
-                 options[i].argument ? " " : "", options[i].argument ? options[i].argument : "");
+                 options[i].argument && options[i].argument[0] != '[' ? " " : "",
+                 options[i].argument ? options[i].argument : "");
         printf("  %-36s %s\n", left, options[i].help);
     }
     if (own_job)

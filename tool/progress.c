@@ -2,6 +2,7 @@
 
 #include "tool/progress.h"
 
+#include "jobs/names.h"
 #include "runtime/clock.h"
 #include "runtime/diag.h"
 #include "tool/launched.h"
@@ -137,6 +138,9 @@ void trm_progress_format(trm_progress_view *self, const trm_progress *progress, 
     if (progress->attempts_failed)
         add(&line, ", %" PRIu64 " failed attempt%s", progress->attempts_failed,
             progress->attempts_failed == 1 ? "" : "s");
+    if (progress->records_skipped)
+        add(&line, ", %" PRIu64 " bad record%s", progress->records_skipped,
+            progress->records_skipped == 1 ? "" : "s");
     if (progress->outputs_lost)
         add(&line, ", %" PRIu64 " made again", progress->outputs_lost);
     if (progress->ranks_alive < progress->ranks && strcmp(progress->phase, "starting") != 0)
@@ -193,7 +197,7 @@ static void show_counters(const trm_progress *progress, const trm_counters *coun
 }
 
 void trm_progress_summary(const trm_progress_view *self, const trm_progress *progress,
-                          const trm_counters *counters, const trm_traits *traits, const char *output_dir,
+                          const trm_counters *counters, const trm_traits *traits, const trm_spec *spec,
                           uint64_t now_ns)
 {
     char read[TRM_HUMAN_BYTES], wrote[TRM_HUMAN_BYTES], took[32];
@@ -206,5 +210,9 @@ void trm_progress_summary(const trm_progress_view *self, const trm_progress *pro
         trm_human_seconds(seconds, took);
     show_counters(progress, counters, traits);
     trm_info("done in %s: %u map task%s, %s read, %s written to %s", took, progress->of[TRM_PHASE_MAP].total,
-             progress->of[TRM_PHASE_MAP].total == 1 ? "" : "s", read, wrote, output_dir);
+             progress->of[TRM_PHASE_MAP].total == 1 ? "" : "s", read, wrote, spec->output_dir);
+    uint64_t skipped = counters->value[TRM_COUNTER_MAP_RECORDS_SKIPPED];
+    if (skipped)
+        trm_warn("%" PRIu64 " bad record%s left out: see %s/" TRM_SKIPPED_NAME, skipped,
+                 skipped == 1 ? " was" : "s were", spec->state_dir);
 }

@@ -30,7 +30,7 @@ void trm_progress_format(trm_progress_view *self, const trm_progress *progress, 
 
 /* The closing words: what was done, in how long, where it lies; and the counters. */
 void trm_progress_summary(const trm_progress_view *self, const trm_progress *progress,
-                          const trm_counters *counters, const trm_traits *traits, const char *output_dir,
+                          const trm_counters *counters, const trm_traits *traits, const trm_spec *spec,
                           uint64_t now_ns);
 
 #define TRM_HUMAN_BYTES 16u

@@ -23,6 +23,8 @@ typedef struct trm_board {
     uint64_t began_ns;             /* trm_clock_now_ns at the begin of the running attempt; 0: idle */
     uint64_t orders_done;          /* since this generation began */
     uint64_t bytes_in, records_in; /* of the running attempt */
+    uint64_t record;               /* 1 + the number of the record that map was given last; 0: none (yet), or
+                                      records are not counted (--skip-bad-records) */
     uint64_t place_offset;         /* where the record being mapped begins, uncompressed */
     char place[512];               /* the file that it is in, set when the file changes; "": none. A
                                       message says "FILE at byte place_offset", best effort */
@@ -61,7 +63,9 @@ void trm_executor_env_close(trm_executor_env *env);
  * sample are filled in (sample is valid until the next attempt). A reduce that fails because an input cannot
  * be read (TRM_ELOST, TRM_ECORRUPT) says in `sample` which map has to be run again: one trm_output_at, its
  * rank UINT32_MAX. An attempt allocates and opens nothing that it does not need. The caller keeps task_key,
- * attempt, began_ns and orders_done of the board. */
+ * attempt, began_ns and orders_done of the board.
+ * With --skip-bad-records a map leaves out what its order names, writes it aside (skipped.h), and on failure
+ * names the record that it was at; a probe leaves nothing behind. */
 trm_status trm_map_task_run(trm_executor_env *env, const trm_order *order, trm_report *report, trm_err *err);
 trm_status trm_reduce_task_run(trm_executor_env *env, const trm_order *order, trm_report *report,
                                trm_err *err);

@@ -185,7 +185,8 @@ static void condemn(trm_crew *self, unsigned executor)
 
 static bool is_order(const trm_order *order, const trm_report *report)
 {
-    return order->phase == report->phase && order->task == report->task && order->attempt == report->attempt;
+    return order->phase == report->phase && order->task == report->task &&
+           order->attempt == report->attempt && order->probe == report->probe;
 }
 
 /* How many bytes come before the first `end`, or all. */
@@ -293,6 +294,8 @@ static void list_lost(trm_crew *self, unsigned executor, trm_crew_event *out)
         self->lost[place] = member->queue[(member->first + i) % TRM_CREW_QUEUE_MAX];
     }
     out->running = running < member->queued;
+    uint64_t record = self->lanes.lane[executor].board.record;
+    out->record = out->running && record < UINT32_MAX ? (uint32_t)record : 0; /* written by user code, too */
     out->lost = self->lost;
     out->lost_count = member->queued;
 }

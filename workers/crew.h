@@ -51,6 +51,7 @@ typedef struct trm_crew_event {
     /* DIED: the orders that it had, the running one first (lost[0], when `running`);
      * those after it were not begun and cost no attempt. */
     bool running;
+    uint32_t record; /* as in a report: which record the running one was at */
     const trm_order *lost;
     unsigned lost_count;
     const char *last_words; /* tail of its standard error, may be "" */

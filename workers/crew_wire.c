@@ -5,7 +5,8 @@
 
 _Static_assert(TRM_LAST_WORDS_BYTES + TRM_ERR_TEXT_BYTES < TRM_TEXT_BYTES_MAX, "both fit into a report");
 _Static_assert(TRM_CREW_NEAR_MAX * 10 + 64 < TRM_CREW_DATAGRAM_BYTES_MAX, "all ranges fit into a datagram");
-_Static_assert(TRM_CREW_QUEUE_MAX * 24 < TRM_CREW_DATAGRAM_BYTES_MAX, "a full queue fits into a datagram");
+_Static_assert(TRM_CREW_QUEUE_MAX *TRM_ORDER_BYTES_MAX + 16 < TRM_CREW_DATAGRAM_BYTES_MAX,
+               "a full queue fits into a datagram");
 
 static trm_status get_status(trm_reader *in)
 {

@@ -18,7 +18,7 @@
 #include "jobs/wire.h"
 #include "workers/crew.h"
 
-#define TRM_CREW_DATAGRAM_BYTES_MAX (16u * 1024u)
+#define TRM_CREW_DATAGRAM_BYTES_MAX (32u * 1024u)
 #define TRM_LAST_WORDS_BYTES 2560u /* with an error's text, within TRM_TEXT_BYTES_MAX */
 
 typedef enum trm_crew_kind {

@@ -127,7 +127,7 @@ static void describe_failure(executor *self, const trm_err *err)
 static void begin_order(executor *self, const trm_order *order, uint64_t now_ns)
 {
     trm_board *board = &self->lane->board;
-    board->bytes_in = board->records_in = board->place_offset = 0;
+    board->bytes_in = board->records_in = board->record = board->place_offset = 0;
     board->place[0] = 0;
     __atomic_store_n(&board->attempt, order->attempt, __ATOMIC_RELAXED);
     __atomic_store_n(&board->task_key, (uint64_t)order->phase << 32 | order->task, __ATOMIC_RELAXED);
@@ -155,6 +155,7 @@ static void run_order(executor *self, const trm_order *order, uint64_t now_ns)
     report->phase = order->phase;
     report->task = order->task;
     report->attempt = order->attempt;
+    report->probe = order->probe;
     report->executor = self->args->place.executor;
     report->started_ms = trm_clock_wall_ms();
     begin_order(self, order, now_ns);

@@ -38,6 +38,7 @@ static trm_status create(trm_executor_env *env, trm_err *err)
     if (!task)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a task");
     task->env = env;
+    task->board = env->board ? env->board : &task->no_board;
     trm_record_reader_init(
         &task->reader, spec->line_bytes_max ? spec->line_bytes_max : TRM_LINE_BYTES_DEFAULT,
         spec->record_bytes_max ? spec->record_bytes_max : TRM_RECORD_BYTES_DEFAULT, record_share(env));
@@ -100,6 +101,13 @@ trm_status trm_task_end(trm_task *task, trm_status status, trm_report *report, t
         trm_merge_close(task->merge);
     report->counters = task->counters;
     return status;
+}
+
+trm_status trm_task_discard(trm_task *task, trm_report *report, trm_err *err)
+{
+    trm_task_end(task, TRM_EOF, report, err);
+    memset(&report->counters, 0, sizeof report->counters);
+    return TRM_OK;
 }
 
 /* ---- User code ---------------------------------------------------------------------- */

@@ -72,6 +72,7 @@ struct trm_task {
     trm_key_sample sample;
     trm_writer lost;
     trm_record_reader reader;
+    trm_board *board, no_board; /* of the executor, or its own */
     trm_merge *merge;
     trm_region region;
     trm_compress_policy policy;
@@ -109,6 +110,9 @@ trm_status trm_task_begin(trm_task **out, trm_executor_env *env, const trm_order
 /* After it user code can do nothing. Aborts what is not finished when `status` is a failure,
  * fills in the report's counters, and passes `status` and the task's message on. */
 trm_status trm_task_end(trm_task *task, trm_status status, trm_report *report, trm_err *err);
+
+/* The end of an attempt that went well and is not wanted: nothing is left of it. */
+trm_status trm_task_discard(trm_task *task, trm_report *report, trm_err *err);
 
 /* Runs `body` so that trm_task_escape within it ends it; keeps the mode as it was. Nests. */
 trm_status trm_task_guard(trm_task *task, trm_status (*body)(trm_task *task, void *context), void *context);

@@ -79,8 +79,10 @@ bool worker_claim_send(trm_worker *self)
         trm_claim claim = {.last = !trm_ledger_next(&self->ledger, &none, &order)};
         trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_CLAIM);
         trm_claim_encode(&claim, frame);
-        while (count-- > 0 && trm_ledger_next(&self->ledger, &at, &order))
+        while (count-- > 0 && trm_ledger_next(&self->ledger, &at, &order)) {
+            order.skips_count = 0; /* whoever has ordered it knows */
             trm_order_encode(&order, frame);
+        }
         if (trm_sender_send(&self->sender, self->master) != TRM_OK)
             return false;
         self->claim_at = at;
@@ -136,11 +138,19 @@ static void add_report(trm_worker *self, const trm_report *report)
 
 void worker_refuse(trm_worker *self, const trm_order *order, trm_status status, const char *text)
 {
+    worker_died(self, order, status, 0, text);
+}
+
+void worker_died(trm_worker *self, const trm_order *order, trm_status status, uint32_t record,
+                 const char *text)
+{
     size_t len = strlen(text);
     trm_report report = {.phase = order->phase,
                          .task = order->task,
                          .attempt = order->attempt,
                          .status = (uint32_t)status,
+                         .probe = order->probe,
+                         .record = order->phase == TRM_PHASE_MAP ? record : 0,
                          .text = text,
                          .text_len = (uint32_t)(len < TRM_TEXT_BYTES_MAX ? len : TRM_TEXT_BYTES_MAX)};
     add_report(self, &report);
@@ -271,7 +281,8 @@ static void on_report(trm_worker *self, trm_report *report)
     }
     if (report->status == TRM_OK) {
         keep_runs(self, report);
-        learn_time(self, report);
+        if (!report->probe)
+            learn_time(self, report);
     }
     add_report(self, report);
 }
@@ -316,10 +327,12 @@ static void on_died(trm_worker *self, const trm_crew_event *event)
         bool ran = i == 0 && event->running;
         if (!ran && order_queue_put_first(&self->ready, order))
             continue;
+        snprintf(text, sizeof text, "%s%s%s", event->err.text,
+                 event->last_words[0] ? "\nit had printed:\n" : "", event->last_words);
         if (ran)
-            snprintf(text, sizeof text, "%s%s%s", event->err.text,
-                     event->last_words[0] ? "\nit had printed:\n" : "", event->last_words);
-        worker_refuse(self, order, ran ? event->status : TRM_EPEER, ran ? text : "no memory to keep it");
+            worker_died(self, order, event->status, event->record, text);
+        else
+            worker_refuse(self, order, TRM_EPEER, "no memory to keep it");
         if (order->phase == TRM_PHASE_REDUCE)
             end_reduce(self, order);
     }

@@ -89,5 +89,8 @@ bool worker_reports_send(trm_worker *self);
 bool worker_claim_send(trm_worker *self);
 /* Ends an order without running it. */
 void worker_refuse(trm_worker *self, const trm_order *order, trm_status status, const char *text);
+/* It was begun, and died; `record` as in a report. */
+void worker_died(trm_worker *self, const trm_order *order, trm_status status, uint32_t record,
+                 const char *text);
 
 #endif

@@ -51,6 +51,9 @@ refused 'unknown parameter' 2 "no parameter 'nosuch'" -n 2 -p nosuch=1 wordcount
 refused 'parameter that must be given' 2 "pattern" -n 2 grep "$in/good"
 refused 'parameter of another type' 2 "records" -n 2 -p records=many teragen
 refused 'too little memory' 2 'memory' -n 2 --memory 16M --executors 64 wordcount "$in/good"
+refused 'no bad records' 2 'skip-bad-records 0 is out of range: 1 to 65536' -n 2 --skip-bad-records=0 wordcount "$in/good"
+refused 'too many bad records' 2 'skip-bad-records .* is out of range' -n 2 --skip-bad-records=65537 wordcount "$in/good"
+refused 'bad records that are no number' 2 "whole number, not 'some'" -n 2 --skip-bad-records=some wordcount "$in/good"
 
 # Outputs.
 mkdir "$work/foreign"

@@ -106,7 +106,7 @@ static void put_likely(trm_writer *out, uint8_t kind, trm_reader *in)
     uint32_t previous = 0;
     uint64_t epoch = 1 + trm_get_u8(in) % 2;
     uint8_t task = trm_get_u8(in) % 9, shape = trm_get_u8(in), attempt = shape % 4, phase = 1 + shape / 4 % 2;
-    trm_command_type type = (trm_command_type)(TRM_COMMAND_EPOCH + kind % 10);
+    trm_command_type type = (trm_command_type)(TRM_COMMAND_EPOCH + kind % 11);
     trm_command_begin(out, type, 0);
     if (type == TRM_COMMAND_EPOCH)
         trm_epoch_encode(&(trm_epoch){.epoch = epoch + 1, .ranks = 2}, out);
@@ -120,6 +120,9 @@ static void put_likely(trm_writer *out, uint8_t kind, trm_reader *in)
             out);
     else if (type == TRM_COMMAND_FINISH)
         trm_finish_encode(&(trm_finish){.epoch = epoch, .state = 1 + shape % 2, .text = "why"}, out);
+    else if (type == TRM_COMMAND_SKIP)
+        trm_skip_encode(&(trm_skip){.epoch = epoch, .task = task, .record = shape / 8u, .fence = attempt},
+                        out);
     else
         trm_put_varint(out, epoch);
     if (type == TRM_COMMAND_CUTS)
@@ -143,7 +146,7 @@ static void put_likely(trm_writer *out, uint8_t kind, trm_reader *in)
 static void put_any(trm_writer *out, uint8_t kind, trm_reader *in)
 {
     size_t left = trm_reader_left(in), len = kind / 8u < left ? kind / 8u : left;
-    trm_command_begin(out, (trm_command_type)(TRM_COMMAND_SUBMIT + kind % 11), 0);
+    trm_command_begin(out, (trm_command_type)(TRM_COMMAND_SUBMIT + kind % 12), 0);
     trm_put_bytes(out, trm_get_bytes(in, len), len);
 }
 

@@ -10,8 +10,9 @@
  * What is checked, by a second job table that is given what the log has taken:
  *   a task is committed once, until its output is lost; a committed part is never ordered again;
  *   a part is in place only if it is committed; _SUCCESS is there only when all parts are, whole;
- *   counters are those of every task once; every job ends; no attempt is ordered twice, whoever
- *   leads; what a living rank holds and has claimed is not ordered again because the master changed. */
+ *   the records that are left out are those that kill; counters are those of every task once; every job ends;
+ * no attempt is ordered twice, whoever leads; what a living rank holds and has claimed is not ordered again
+ * because the master changed. */
 #include "jobs/names.h"
 #include "runtime/clock.h"
 #include "runtime/diag.h"
@@ -76,7 +77,7 @@ typedef struct history {
     size_t applied;
     uint64_t *seen;
     size_t seen_count, seen_room;
-    uint64_t steps, orders, commits, losses, kills, crashes, launches, failovers, again;
+    uint64_t steps, orders, commits, losses, kills, crashes, launches, failovers, again, skips;
 } history;
 
 static trm_master *master_of(const history *self)
@@ -182,6 +183,19 @@ static void check_output(history *self)
     }
 }
 
+/* All bad records are left out, and no others; returns how many. */
+static unsigned check_skips(history *self, uint32_t task)
+{
+    uint32_t bad[2], skipped[TRM_ORDER_SKIPS_MAX];
+    unsigned count = sim_bad_records(&self->habits, task, bad);
+    bool same = trm_table_skips(job_of(self), task, skipped) == count &&
+                memcmp(bad, skipped, count * sizeof *bad) == 0;
+    if (!same)
+        fail(self, "not its bad records are left out of a task", task);
+    self->skips += count;
+    return count;
+}
+
 static void check_counters(history *self)
 {
     trm_counters expected = {{0}}, one;
@@ -192,6 +206,8 @@ static void check_counters(history *self)
             trm_counters_add(&expected, &one);
         }
     }
+    for (uint32_t i = 0; i < job->phase[TRM_PHASE_MAP].tasks; i++)
+        expected.value[TRM_COUNTER_MAP_RECORDS_SKIPPED] += check_skips(self, i);
     for (unsigned i = 0; i < TRM_COUNTER_COUNT; i++)
         if (expected.value[i] != job->counters.value[i])
             fail(self, "a counter is wrong", i);
@@ -623,6 +639,10 @@ static void draw_job(history *self)
     self->habits.task_max_ns = self->habits.task_min_ns + (1 + below(self, 400)) * TRM_NS_PER_MS;
     self->habits.fail_permille = often(self, 300) ? (unsigned)below(self, 100) : 0;
     self->habits.refuse_permille = often(self, 200) ? (unsigned)below(self, 100) : 0;
+    if (often(self, 300)) {
+        self->habits.bad_permille = (unsigned)below(self, 500);
+        self->spec.skips_max = TRM_SKIPS_MAX;
+    }
     if (often(self, 100)) {
         self->habits.poison_task = (uint32_t)below(self, self->spec.tasks);
         self->must_fail = true;
@@ -800,7 +820,7 @@ int main(int argc, char **argv)
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : HISTORIES;
     uint64_t steps = 0, orders = 0, commits = 0, losses = 0, kills = 0, crashes = 0, launches = 0;
-    uint64_t failovers = 0, again = 0;
+    uint64_t failovers = 0, again = 0, skips = 0;
     trm_diag_configure(argc > 3 ? TRM_DIAG_DEBUG : TRM_DIAG_ERROR, -1);
     for (uint64_t seed = first; seed < first + count; seed++) {
         history self;
@@ -814,10 +834,12 @@ int main(int argc, char **argv)
         launches += self.launches;
         failovers += self.failovers;
         again += self.again;
+        skips += self.skips;
     }
     printf("master_sim: %" PRIu64 " histories, %" PRIu64 " launches, %" PRIu64 " steps, %" PRIu64
            " orders, %" PRIu64 " commits, %" PRIu64 " outputs lost, %" PRIu64 " ranks and %" PRIu64
-           " launches killed, %" PRIu64 " masters followed, %" PRIu64 " tasks held late and ordered again\n",
-           count, launches, steps, orders, commits, losses, kills, crashes, failovers, again);
+           " launches killed, %" PRIu64 " masters followed, %" PRIu64
+           " tasks held late and ordered again, %" PRIu64 " bad records left out\n",
+           count, launches, steps, orders, commits, losses, kills, crashes, failovers, again, skips);
     return 0;
 }

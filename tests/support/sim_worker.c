@@ -98,6 +98,65 @@ bool sim_map_is_empty(const sim_habits *habits, uint32_t task)
     return (task * 2654435761u >> 8) % 1000 < habits->empty_permille;
 }
 
+/* NOWHERE: there is none. */
+typedef struct bad_records {
+    uint32_t killer, spoiler, victim;
+} bad_records;
+
+static bad_records bad_records_of(const sim_habits *habits, uint32_t task)
+{
+    trm_draw draw = trm_draw_from(task + 1);
+    bad_records out = {NOWHERE, NOWHERE, NOWHERE};
+    if (!trm_draw_often(&draw, habits->bad_permille))
+        return out;
+    uint64_t kind = trm_draw_below(&draw, 4);
+    if (kind != 0)
+        out.killer = (uint32_t)trm_draw_below(&draw, SIM_RECORDS);
+    if (kind != 1)
+        out.spoiler = (uint32_t)trm_draw_below(&draw, SIM_RECORDS - 1);
+    if (out.spoiler == out.killer)
+        out.spoiler = NOWHERE;
+    if (out.spoiler != NOWHERE)
+        out.victim = out.spoiler + 1 + (uint32_t)trm_draw_below(&draw, SIM_RECORDS - out.spoiler - 1);
+    if (out.victim == out.killer) /* which of both it is cannot be said */
+        out.spoiler = out.victim = NOWHERE;
+    return out;
+}
+
+unsigned sim_bad_records(const sim_habits *habits, uint32_t task, uint32_t out[2])
+{
+    bad_records bad = bad_records_of(habits, task);
+    unsigned count = 0;
+    uint32_t first = bad.killer < bad.spoiler ? bad.killer : bad.spoiler;
+    uint32_t second = bad.killer < bad.spoiler ? bad.spoiler : bad.killer;
+    if (first != NOWHERE)
+        out[count++] = first;
+    if (second != NOWHERE)
+        out[count++] = second;
+    return count;
+}
+
+/* The record at which the attempt dies; NOWHERE: it does not. */
+static uint32_t dies_at(const sim_habits *habits, const trm_order *order)
+{
+    bad_records bad = bad_records_of(habits, order->task);
+    uint32_t begin = order->probe ? order->first : 0, end = SIM_RECORDS;
+    bool spoilt = false;
+    if (order->probe && order->end < end)
+        end = order->end;
+    for (uint32_t i = begin; i < end; i++) {
+        bool skipped = false;
+        for (unsigned j = 0; j < order->skips_count; j++)
+            skipped |= order->skip[j] == i;
+        if (skipped)
+            continue;
+        if (i == bad.killer || (spoilt && i == bad.victim))
+            return i;
+        spoilt |= i == bad.spoiler;
+    }
+    return NOWHERE;
+}
+
 /* ---- Out -------------------------------------------------------------------------------------- */
 
 static trm_writer *begin(sim_worker *self, trm_wire_type type)
@@ -216,9 +275,10 @@ static void write_part(sim_worker *self, const trm_order *order, trm_report *out
 static void succeed(sim_worker *self, const trm_order *order, trm_report *out)
 {
     bool part = order->phase == TRM_PHASE_REDUCE || !self->setup.partitions;
-    if (order->phase == TRM_PHASE_SAMPLE || self->config.habits->leaves_nothing)
+    if (order->phase == TRM_PHASE_SAMPLE || order->probe || self->config.habits->leaves_nothing)
         return;
     sim_task_counters(order->phase, order->task, &out->counters);
+    out->counters.value[TRM_COUNTER_MAP_RECORDS_SKIPPED] = order->skips_count;
     if (part) {
         write_part(self, order, out);
     } else if (!sim_map_is_empty(self->config.habits, order->task)) {
@@ -237,11 +297,21 @@ static void end_attempt(sim_worker *self, running *it)
     trm_report out = {.phase = order->phase,
                       .task = order->task,
                       .attempt = order->attempt,
+                      .probe = order->probe,
                       .started_ms = it->begin_ns / TRM_NS_PER_MS,
                       .ended_ms = self->now_ns / TRM_NS_PER_MS};
-    bool poisoned = order->phase == TRM_PHASE_MAP && order->task == self->config.habits->poison_task;
-    if (poisoned || trm_draw_often(&self->draw, self->config.habits->fail_permille)) {
+    bool map = order->phase == TRM_PHASE_MAP,
+         poisoned = map && order->task == self->config.habits->poison_task;
+    uint32_t record = map ? dies_at(self->config.habits, order) : NOWHERE;
+    if (record != NOWHERE) {
+        out.status = TRM_EKERNEL;
+        out.record = self->config.spec->skips_max ? record + 1 : 0;
+        out.text = why;
+        out.text_len = sizeof why - 1;
+    } else if (poisoned || trm_draw_often(&self->draw, self->config.habits->fail_permille)) {
         out.status = poisoned ? TRM_EKERNEL : statuses[trm_draw_below(&self->draw, 4)];
+        if (map && !order->probe && self->config.spec->skips_max) /* an innocent one */
+            out.record = (uint32_t)trm_draw_below(&self->draw, SIM_RECORDS);
         out.text = why;
         out.text_len = sizeof why - 1;
     } else {
@@ -259,8 +329,11 @@ static void end_attempt(sim_worker *self, running *it)
 
 static void refuse(sim_worker *self, const trm_order *order, trm_status status)
 {
-    trm_report out = {
-        .phase = order->phase, .task = order->task, .attempt = order->attempt, .status = status};
+    trm_report out = {.phase = order->phase,
+                      .task = order->task,
+                      .attempt = order->attempt,
+                      .status = status,
+                      .probe = order->probe};
     report(self, &out);
 }
 
@@ -563,7 +636,8 @@ bool sim_worker_holds(const sim_worker *self, uint8_t phase, uint32_t task, trm_
 {
     for (uint32_t i = 0; i < self->ledger.room; i++) {
         const ledger_entry *entry = &self->ledger.entry[i];
-        if (entry->order.phase != phase || entry->order.task != task || has_failed(entry))
+        if (entry->order.phase != phase || entry->order.task != task || entry->order.probe ||
+            has_failed(entry))
             continue;
         *out = entry->order;
         return true;

@@ -37,6 +37,7 @@ typedef struct sim_habits {
     unsigned refuse_permille; /* … that are refused without being begun */
     unsigned empty_permille;  /* maps that emit nothing; by task, not by attempt */
     uint32_t poison_task;     /* this map always fails; UINT32_MAX: none */
+    unsigned bad_permille;    /* maps with bad records, see sim_bad_records; by task */
     bool writes_parts;        /* parts as files in `fs` */
     bool leaves_nothing;      /* no output, no counters: empty tasks */
 } sim_habits;
@@ -81,6 +82,10 @@ uint64_t sim_worker_dropped(const sim_worker *self);
 /* What every attempt of a task counts and leaves, so that totals are known beforehand. */
 void sim_task_counters(uint8_t phase, uint32_t task, trm_counters *out);
 uint64_t sim_part_bytes(uint32_t task);
+/* A map task has SIM_RECORDS records, of which some may be bad: a killer, and a spoiler after which another
+ * record kills. Fills in those that must be left out, ascending; returns how many. */
+#define SIM_RECORDS 100u
+unsigned sim_bad_records(const sim_habits *habits, uint32_t task, uint32_t out[2]);
 bool sim_map_is_empty(const sim_habits *habits, uint32_t task);
 
 #endif

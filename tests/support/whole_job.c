@@ -119,6 +119,7 @@ static trm_status order_from_crew(whole_job *self, const trm_order *order)
     self->err = event.err;
     self->died = event.kind == TRM_CREW_DIED;
     if (self->died) {
+        self->report.record = event.record;
         keep_words(self, &event);
         status = event.status;
         trm_status again = whole_job_wait(self, &event);
@@ -167,7 +168,10 @@ trm_status whole_job_open(whole_job *self)
 
 trm_status whole_job_order(whole_job *self, trm_phase phase, uint32_t task)
 {
-    trm_order order = {.phase = (uint8_t)phase, .task = task, .attempt = self->attempt};
+    trm_order order = phase == TRM_PHASE_MAP ? self->records : (trm_order){0};
+    order.phase = (uint8_t)phase;
+    order.task = task;
+    order.attempt = self->attempt;
     self->report = (trm_report){.phase = (uint8_t)phase, .task = task, .attempt = self->attempt};
     self->err.text[0] = 0;
     self->died = false;

@@ -19,6 +19,7 @@ typedef struct whole_job {
     uint64_t memory_bytes; /* of the executor, in this process */
     bool through_crew;     /* spec.executors, spec.memory_bytes count */
     uint32_t attempt;      /* the number of every attempt */
+    trm_order records;     /* what orders for maps say of records: none, as a rule */
 
     trm_traits traits;
     trm_plan plan;

@@ -73,6 +73,21 @@ static void test_everything(void **state)
     assert_int_equal(spec->task_timeout_ms, 1500);
     assert_int_equal(spec->compress, TRM_COMPRESS_ZLIB);
     assert_int_equal(spec->compress_level, 6);
+    assert_int_equal(spec->skips_max, 0);
+    trm_options_close(&options);
+}
+
+/* Its number, if there is one, is not the next argument. */
+static void test_bad_records(void **state)
+{
+    trm_options options;
+    trm_err err;
+    assert_int_equal(read_line(&options, "--skip-bad-records wordcount in -o o", NULL, &err), TRM_OK);
+    assert_int_equal(options.spec.skips_max, TRM_SKIPS_DEFAULT);
+    assert_string_equal(options.spec.kernel_name, "wordcount");
+    trm_options_close(&options);
+    assert_int_equal(read_line(&options, "--skip-bad-records=7 wordcount in -o o", NULL, &err), TRM_OK);
+    assert_int_equal(options.spec.skips_max, 7);
     trm_options_close(&options);
 }
 
@@ -143,6 +158,8 @@ static void test_mistakes(void **state)
         {"wordcount in -o o --relaunch 1001", "--relaunch 1001 is out of range: 0 to 1000"},
         {"wordcount in -o o --relaunch often", "--relaunch takes a whole number, not 'often'"},
         {"wordcount in -o o --max-attempts 0", "--max-attempts 0 is out of range"},
+        {"wordcount in -o o --skip-bad-records=0", "--skip-bad-records 0 is out of range"},
+        {"wordcount in -o o --skip-bad-records=", "--skip-bad-records takes a whole number"},
     };
     for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
         trm_options options;
@@ -158,11 +175,9 @@ static void test_mistakes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_paths_are_absolute),
-        cmocka_unit_test(test_own_job_needs_no_name),
-        cmocka_unit_test(test_help_wins),
-        cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_everything),         cmocka_unit_test(test_bad_records),
+        cmocka_unit_test(test_paths_are_absolute), cmocka_unit_test(test_own_job_needs_no_name),
+        cmocka_unit_test(test_help_wins),          cmocka_unit_test(test_mistakes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -326,6 +326,76 @@ static void failures_of_late_masters_count_once(void **state)
     trm_table_close(&table);
 }
 
+static void make_skip(uint64_t epoch, uint32_t task, uint32_t record, uint32_t fence)
+{
+    trm_command_begin(&command, TRM_COMMAND_SKIP, 0);
+    trm_skip_encode(&(trm_skip){.epoch = epoch, .task = task, .record = record, .fence = fence}, &command);
+}
+
+static void assert_skips(const trm_table *table, uint32_t task, const uint32_t *expected, unsigned count)
+{
+    uint32_t skips[TRM_ORDER_SKIPS_MAX];
+    assert_int_equal(trm_table_skips(table->jobs[0], task, skips), count);
+    assert_memory_equal(skips, expected, count * sizeof *expected);
+}
+
+static void skipped_records_fence_and_stay(void **state)
+{
+    trm_table table;
+    begin(&table, 4, 2);
+    make_skip(1, 2, 70, 3);
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    make_skip(1, 2, 7, 5);
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    make_skip(1, 1, 9, 1);
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    make_skip(1, 2, 7, 9); /* told twice; it fences nothing any more */
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    make_skip(1, 4, 0, 1); /* there is no such task … */
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    make_skip(2, 0, 0, 1); /* … or launch */
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    assert_int_equal(table.refused, 3);
+    assert_skips(&table, 2, (uint32_t[]){7, 70}, 2);
+    assert_skips(&table, 1, (uint32_t[]){9}, 1);
+    assert_skips(&table, 0, NULL, 0);
+
+    make_commit(0, 1, TRM_PHASE_MAP, 2, 4, 100); /* it was given the record */
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    assert_int_equal(table.jobs[0]->phase[TRM_PHASE_MAP].committed, 0);
+    make_commit(0, 1, TRM_PHASE_MAP, 2, 5, 100);
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    assert_int_equal(table.jobs[0]->phase[TRM_PHASE_MAP].committed, 1);
+    make_skip(1, 2, 8, 9); /* what is committed has its records */
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    assert_int_equal(table.refused, 5);
+
+    /* A later launch makes the output again from the same records. */
+    make_epoch(2);
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    make_refs(TRM_COMMAND_LOST, 0, 2, 0, 1, 2, 5);
+    assert_int_equal(apply(&table, NULL), TRM_OK);
+    assert_int_equal(table.jobs[0]->phase[TRM_PHASE_MAP].task[2].state, TRM_TASK_PENDING);
+    assert_skips(&table, 2, (uint32_t[]){7, 70}, 2);
+    trm_table_close(&table);
+}
+
+static void a_task_has_a_bound_of_skipped_records(void **state)
+{
+    trm_table table;
+    uint32_t expected[TRM_ORDER_SKIPS_MAX];
+    begin(&table, 2, 1);
+    for (uint32_t i = 0; i <= TRM_ORDER_SKIPS_MAX; i++) {
+        make_skip(1, 1, 1000 - i, i);
+        assert_int_equal(apply(&table, NULL), TRM_OK);
+    }
+    for (uint32_t i = 0; i < TRM_ORDER_SKIPS_MAX; i++)
+        expected[i] = 1000 - (TRM_ORDER_SKIPS_MAX - 1) + i;
+    assert_int_equal(table.refused, 1);
+    assert_skips(&table, 1, expected, TRM_ORDER_SKIPS_MAX);
+    trm_table_close(&table);
+}
+
 static void a_job_is_done_when_its_parts_are_in_place(void **state)
 {
     trm_table table;
@@ -379,7 +449,10 @@ static void make_random_command(const trm_table *table)
     uint32_t job = chance(3), task = chance(9), attempt = chance(4);
     trm_phase phase = chance(2) ? TRM_PHASE_MAP : TRM_PHASE_REDUCE;
     uint64_t ref_epoch = epoch - (epoch > 1 && chance(3) == 0);
-    switch (chance(21)) {
+    switch (chance(22)) {
+    case 21:
+        make_skip(epoch, task, chance(20), attempt);
+        break;
     case 20:
         make_master(epoch, chance(12));
         break;
@@ -564,6 +637,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(masters_of_a_launch_are_counted),
         cmocka_unit_test(no_two_masters_give_out_the_same_attempt),
         cmocka_unit_test(failures_of_late_masters_count_once),
+        cmocka_unit_test(skipped_records_fence_and_stay),
+        cmocka_unit_test(a_task_has_a_bound_of_skipped_records),
         cmocka_unit_test(a_job_is_done_when_its_parts_are_in_place),
         cmocka_unit_test(a_failed_job_may_be_tried_again),
         cmocka_unit_test(replicas_are_equal_bytes),
