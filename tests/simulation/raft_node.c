@@ -157,8 +157,10 @@ void node_stop(world *w, node *n, bool power, uint64_t down_ns)
         w->totals->crashes += power;
         w->totals->kills += !power;
         world_trace(w, "n%" PRIu64 " %s", n->id, power ? "crashes" : "is killed");
+        n->surely_last = disk_surely_last(n);
+    } else if (power) {
+        trm_fs_mem_crash(n->fs); /* of a process that was killed before, what it had not synced */
     }
-    n->surely_last = disk_surely_last(n);
     disk_drop(n);
     n->life++;
     n->reads_len = 0;
