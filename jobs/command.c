@@ -87,7 +87,7 @@ void trm_identity_decode(trm_identity *self, trm_reader *in)
     self->partitions = (uint32_t)trm_get_varint_max(in, TRM_PARTITIONS_MAX);
     self->asked_partitions = (uint32_t)trm_get_varint_max(in, TRM_PARTITIONS_MAX);
     self->asked_split_bytes = trm_get_varint(in);
-    self->input = (uint32_t)trm_get_varint_max(in, TRM_INPUT_NONE);
+    self->input = (uint32_t)trm_get_varint_max(in, TRM_INPUT_LAST);
     self->output = (uint32_t)trm_get_varint_max(in, TRM_OUTPUT_RAW);
     self->range_partitioned = get_bool(in);
     self->gzip_output = get_bool(in);

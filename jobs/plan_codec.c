@@ -133,7 +133,7 @@ static trm_status decode_body(trm_plan *self, trm_reader *in, trm_err *err)
     self->partitions = (uint32_t)trm_get_varint_max(in, TRM_PARTITIONS_MAX);
     uint32_t files = (uint32_t)trm_get_varint_max(in, TRM_PLAN_FILES_MAX);
     bool fixed = self->input == TRM_INPUT_FIXED, none = self->input == TRM_INPUT_NONE;
-    if (zero || self->input > TRM_INPUT_NONE || fixed != (self->record_bytes > 0) || none != (files == 0) ||
+    if (zero || self->input > TRM_INPUT_LAST || fixed != (self->record_bytes > 0) || none != (files == 0) ||
         self->tasks == 0)
         trm_reader_fail(in);
     trm_status status = decode_files(self, files, in, err);

@@ -42,7 +42,7 @@ static trm_status check_version(const trm_job *job, trm_err *err)
 
 static trm_status check_input(const trm_job *job, trm_err *err)
 {
-    if ((unsigned)job->input > TRM_INPUT_NONE)
+    if ((unsigned)job->input > TRM_INPUT_LAST)
         return trm_err_set(err, TRM_EJOB, "job '%s': there is no input format %u", job->name,
                            (unsigned)job->input);
     if (job->input == TRM_INPUT_FIXED && (job->record_bytes == 0 || job->record_bytes > TRM_FIXED_BYTES_MAX))
@@ -194,7 +194,7 @@ void trm_traits_decode(trm_traits *self, trm_reader *in)
             trm_reader_fail(in);
     }
     bool fixed = self->input == TRM_INPUT_FIXED;
-    if (!is_printable_name(self->name, TRM_JOB_NAME_BYTES) || self->input > TRM_INPUT_NONE ||
+    if (!is_printable_name(self->name, TRM_JOB_NAME_BYTES) || self->input > TRM_INPUT_LAST ||
         self->output > TRM_OUTPUT_RAW || flags & ~FLAGS || (self->map_only && flags != FLAG_MAP_ONLY) ||
         fixed != (self->record_bytes > 0))
         trm_reader_fail(in);

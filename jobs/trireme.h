@@ -68,8 +68,15 @@ typedef enum trm_input {
     TRM_INPUT_LINES = 0, /* a record is a line, without its newline ("\r" is kept) */
     TRM_INPUT_FIXED = 1, /* a record is `record_bytes` bytes */
     TRM_INPUT_FILES = 2, /* a record is a whole file */
-    TRM_INPUT_NONE = 3   /* no input: one record a task, see `index`; --tasks N says how many */
+    TRM_INPUT_NONE = 3,  /* no input: one record a task, see `index`; --tasks N says how many */
+    TRM_INPUT_BLOCKS = 4 /* a record is a block of whole lines, with their newlines (the last line of a
+                            file may have none): for kernels that look at text and not at lines */
 } trm_input;
+#define TRM_INPUT_LAST TRM_INPUT_BLOCKS
+
+/* So many bytes behind a record may be read, whatever is there: a kernel can look at 64 bytes at a time
+ * without a copy. */
+#define TRM_RECORD_PAD_BYTES 64u
 
 typedef struct trm_record {
     const char *data; /* `len` bytes; not terminated */
@@ -217,6 +224,12 @@ typedef struct trm_job {
  * return). With a fold, value_len is what the fold takes. */
 TRM_API void trm_emit(trm_task *task, const void *key, size_t key_len, const void *value, size_t value_len);
 TRM_API void trm_emit_u64(trm_task *task, const void *key, size_t key_len, uint64_t value);
+/* Emits `n` pairs, as trm_emit_u64 would one after the other, at less cost for each. */
+typedef struct trm_key {
+    const void *data;
+    size_t len;
+} trm_key;
+TRM_API void trm_emit_many_u64(trm_task *task, const trm_key *keys, size_t n, uint64_t value);
 
 /* The next value of the key in reduce or combine, valid until the next call; false
  * when there is none. Values come in no particular order. */

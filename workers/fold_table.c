@@ -206,32 +206,39 @@ trm_status trm_fold_table_add(trm_fold_table *self, const void *key, size_t key_
 
 /* Finds where a pair that waits belongs: its slot, or the free one where it would be. One branch, because
  * nearly always the first slot is the pair's own. */
-static inline size_t find(const trm_fold_table *self, const trm_fold_pair *pair, bool *found)
+static inline trm_fold_slot *find(trm_fold_slot *slots, size_t mask, size_t at, const trm_fold_pair *pair,
+                                  bool *found)
 {
-    size_t at = pair->tag >> self->shift;
-    for (;; at = (at + 1) & self->mask) {
-        const trm_fold_slot *slot = &self->slots[at];
+    for (;; at = (at + 1) & mask) {
+        trm_fold_slot *slot = &slots[at];
         *found = ((slot->low ^ pair->low) | (slot->high ^ pair->high) | (slot->tag ^ pair->tag)) == 0;
         if (__builtin_expect(*found || slot->tag == 0, 1))
-            return at;
+            return slot;
     }
 }
 
-/* How many were added; made for one fold each, because a switch a pair is dear. */
+/* How many were added; made for one fold each, because a switch a pair is dear, as is to ask the table
+ * again where it lies: only an insert moves it. */
 __attribute__((always_inline)) static inline unsigned settle(trm_fold_table *self, trm_fold_op op)
 {
-    unsigned done = 0;
-    for (; done < self->waiting; done++) {
+    trm_fold_slot *slots = self->slots;
+    size_t mask = self->mask;
+    unsigned shift = self->shift, done = 0, waiting = self->waiting;
+    for (; done < waiting; done++) {
         const trm_fold_pair *pair = &self->pair[done];
         bool found;
-        size_t at = find(self, pair, &found);
+        trm_fold_slot *slot = find(slots, mask, pair->tag >> shift, pair, &found);
         if (__builtin_expect(found, 1)) {
             uint64_t value = op == TRM_FOLD_OP_COUNT ? 1 : pair->value;
-            self->slots[at].state = trm_fold_merge_u64(op, self->slots[at].state, value);
-        } else if (insert(self, at, (trm_key16){pair->low, pair->high}, pair->tag, NULL, &pair->value,
-                          sizeof pair->value) != TRM_OK) {
-            break;
+            slot->state = trm_fold_merge_u64(op, slot->state, value);
+            continue;
         }
+        if (insert(self, (size_t)(slot - slots), (trm_key16){pair->low, pair->high}, pair->tag, NULL,
+                   &pair->value, sizeof pair->value) != TRM_OK)
+            break;
+        slots = self->slots;
+        mask = self->mask;
+        shift = self->shift;
     }
     return done;
 }
@@ -244,6 +251,29 @@ trm_status trm_fold_table_settle(trm_fold_table *self)
     self->waiting -= done;
     memmove(self->pair, self->pair + done, self->waiting * sizeof *self->pair);
     return self->waiting ? TRM_AGAIN : TRM_OK;
+}
+
+size_t trm_fold_table_wait_many(trm_fold_table *self, const trm_key *keys, size_t n, uint64_t value)
+{
+    const trm_fold_slot *slots = self->slots;
+    const unsigned shift = self->shift;
+    const uint64_t seed = self->seed;
+    uint64_t bytes = 0;
+    trm_fold_pair *to = self->pair + self->waiting;
+    size_t done = 0;
+    if (n > TRM_FOLD_WAITING - self->waiting)
+        n = TRM_FOLD_WAITING - self->waiting;
+    for (; done < n && keys[done].len <= TRM_FOLD_KEY_INLINE; done++, to++) {
+        size_t len = keys[done].len;
+        trm_key16 k = trm_key16_load(keys[done].data, len);
+        uint64_t tag = trm_fold_tag(trm_key16_hash(k, len, seed), len);
+        __builtin_prefetch(&slots[tag >> shift], 1);
+        *to = (trm_fold_pair){k.low, k.high, value, tag};
+        bytes += len + sizeof value;
+    }
+    self->bytes_in += bytes;
+    self->waiting += (unsigned)done;
+    return done;
 }
 
 trm_sort_entry *trm_fold_table_entries(trm_fold_table *self, trm_sort_entry **scratch)

@@ -98,6 +98,10 @@ static inline bool trm_fold_table_wait(trm_fold_table *self, const void *key, si
     return ++self->waiting < TRM_FOLD_WAITING;
 }
 
+/* Lets keys wait with the same value, as long as they are short and may. How many: fewer than `n` when the
+ * next one is long, or the table must be settled first. */
+size_t trm_fold_table_wait_many(trm_fold_table *self, const trm_key *keys, size_t n, uint64_t value);
+
 /* The key and accumulator of a slot by its number, which is an entry's place. */
 static inline trm_sort_key trm_fold_table_key(const trm_fold_table *self, size_t at)
 {

@@ -1,3 +1,5 @@
+#include "config.h"
+
 #include "workers/reader.h"
 
 #include <assert.h>
@@ -77,6 +79,11 @@ uint64_t trm_record_reader_bytes_in(const trm_record_reader *self)
     return self->bytes_before + (here > self->from ? here - self->from : 0);
 }
 
+static bool has_lines(const trm_record_reader *self)
+{
+    return self->plan->input == TRM_INPUT_LINES || self->plan->input == TRM_INPUT_BLOCKS;
+}
+
 static const trm_piece *piece_of(const trm_record_reader *self)
 {
     return &self->ahead[self->piece];
@@ -96,7 +103,7 @@ static trm_status too_large(const trm_record_reader *self, uint64_t max, const c
                            "input '%s' is larger than the %llu bytes that a record may have: raise %s", path,
                            (unsigned long long)max, option);
     return trm_err_set(err, TRM_ELIMIT, "%s of input '%s' at byte %llu is longer than %llu bytes: raise %s",
-                       self->plan->input == TRM_INPUT_LINES ? "the line" : "the record", path,
+                       has_lines(self) ? "the line" : "the record", path,
                        (unsigned long long)position(self, self->at), (unsigned long long)max, option);
 }
 
@@ -111,7 +118,7 @@ static trm_status grow(trm_record_reader *self, uint64_t want, trm_err *err)
     if (room > self->room_max)
         room = self->room_max;
     size_t at = (size_t)(self->at - self->buffer), end = (size_t)(self->end - self->buffer);
-    char *buffer = realloc(self->buffer, room);
+    char *buffer = realloc(self->buffer, room + TRM_RECORD_PAD_BYTES);
     if (!buffer)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a record of %llu bytes of input '%s'",
                            (unsigned long long)want, piece_of(self)->file->path);
@@ -203,7 +210,7 @@ static trm_status open_piece(trm_record_reader *self, trm_err *err)
         if (status != TRM_OK)
             return status;
     }
-    bool skip = self->lines && piece->offset > 0;
+    bool skip = has_lines(self) && piece->offset > 0;
     uint64_t from = piece->offset - skip;
     say_place(self, piece->file->path, piece->offset);
     status = trm_source_open(&self->source, piece->file, from, err);
@@ -272,6 +279,36 @@ static trm_status advance_line(trm_record_reader *self, trm_err *err)
     }
 }
 
+/* What ends a block that lies in [at, end): behind the last line that begins in the piece, as far as it is
+ * there, else behind the last whole line; `at` when there is none. */
+static const char *block_end(const trm_record_reader *self)
+{
+    const char *newline = NULL;
+    if (self->limit < self->end)
+        newline = memchr(self->limit - 1, '\n', (size_t)(self->end - self->limit) + 1);
+    if (!newline)
+        newline = memrchr(self->at, '\n', (size_t)(self->limit - self->at));
+    return newline ? newline + 1 : self->at;
+}
+
+static trm_status advance_block(trm_record_reader *self, trm_err *err)
+{
+    while (position(self, self->at) < piece_end(self)) {
+        size_t len = self->at < self->limit ? (size_t)(block_end(self) - self->at) : 0;
+        if (len)
+            return give(self, len, 0);
+        len = (size_t)(self->end - self->at);
+        if (len > self->line_bytes_max)
+            return too_large(self, self->line_bytes_max, "--line-max", err);
+        if (self->ended)
+            return len ? give(self, len, 0) : TRM_EOF;
+        trm_status status = refill(self, err);
+        if (status != TRM_OK)
+            return status;
+    }
+    return TRM_EOF;
+}
+
 static trm_status advance_fixed(trm_record_reader *self, trm_err *err)
 {
     uint64_t record_bytes = self->plan->record_bytes;
@@ -327,6 +364,8 @@ static trm_status advance_in_piece(trm_record_reader *self, trm_err *err)
     switch ((trm_input)self->plan->input) {
     case TRM_INPUT_LINES:
         return advance_line(self, err);
+    case TRM_INPUT_BLOCKS:
+        return advance_block(self, err);
     case TRM_INPUT_FIXED:
         return advance_fixed(self, err);
     case TRM_INPUT_FILES:

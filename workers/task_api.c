@@ -138,6 +138,21 @@ void trm_emit_u64(trm_task *task, const void *key, size_t key_len, uint64_t valu
     emit_u64_otherwise(task, key, key_len, value);
 }
 
+void trm_emit_many_u64(trm_task *task, const trm_key *keys, size_t n, uint64_t value)
+{
+    for (size_t done = 0; done < n;) {
+        bool waits = task->mode == TRM_EMIT_COLLECT && task->table && task->thread == trm_thread_mark();
+        size_t some = waits ? trm_fold_table_wait_many(task->table, keys + done, n - done, value) : 0;
+        done += some;
+        if (waits && task->table->waiting == TRM_FOLD_WAITING)
+            settle(task);
+        else if (done < n) {
+            emit_u64_otherwise(task, keys[done].data, keys[done].len, value);
+            done++;
+        }
+    }
+}
+
 /* ---- Values ------------------------------------------------------------------------- */
 
 bool trm_values_next(trm_values *values, const void **value, size_t *value_len)

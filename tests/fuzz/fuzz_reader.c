@@ -58,6 +58,13 @@ static trm_status read_task(trm_record_reader *reader, const trm_plan *plan, uin
         if (!text)
             continue;
         check(record->offset == *at);
+        if (plan->input == TRM_INPUT_BLOCKS) {
+            check(record->len > 0 && record->len <= len - *at &&
+                  memcmp(text + *at, record->data, record->len) == 0);
+            *at += record->len;
+            check(record->data[record->len - 1] == '\n' || *at == len);
+            continue;
+        }
         const uint8_t *line = next_line(text, len, at, &line_len);
         check(line && line_len == record->len && memcmp(line, record->data, line_len) == 0);
     }
@@ -80,7 +87,7 @@ static void read_all(const trm_plan *plan, size_t buffer_bytes, const uint8_t *t
         check(at >= len);
     if (text && status == TRM_ELIMIT) {
         size_t line_len = 0;
-        check(next_line(text, len, &at, &line_len) && line_len > LINE_MAX_BYTES);
+        check(next_line(text, len, &at, &line_len) && line_len > LINE_MAX_BYTES); /* of a block, its first */
     }
     trm_record_reader_close(&reader);
 }
@@ -99,7 +106,7 @@ static void as_format(const char *input_name, trm_input input, uint64_t record_b
         return;
     }
     bool plain = plan.files_count == 1 && !plan.files[0].gzip;
-    read_all(&plan, buffer_bytes, input == TRM_INPUT_LINES && plain ? text : NULL, len);
+    read_all(&plan, buffer_bytes, plain ? text : NULL, len);
     trm_plan_close(&plan);
 }
 
@@ -110,6 +117,7 @@ static void as_file(const uint8_t *bytes, size_t len, const uint8_t shape[3])
     uint64_t split = 1 + shape[0] % 64;
     size_t buffer = 16u << shape[1] % 8;
     as_format(path, TRM_INPUT_LINES, 0, split, buffer, bytes, len);
+    as_format(path, TRM_INPUT_BLOCKS, 0, split, buffer, bytes, len);
     as_format(path, TRM_INPUT_FIXED, 1 + shape[2] % 16, split, buffer, NULL, 0);
     as_format(path, TRM_INPUT_FILES, 0, 0, buffer, NULL, 0);
     close(fd);

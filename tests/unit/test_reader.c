@@ -49,6 +49,43 @@ static void plan_files(trm_plan *plan, const setting *with, unsigned count, char
         fail_msg("%s", err.text);
 }
 
+static void put_record(trm_writer *out, uint32_t file, uint64_t offset, const char *text, size_t len)
+{
+    char head[64];
+    snprintf(head, sizeof head, "%u:%llu=", file, (unsigned long long)offset);
+    trm_put_bytes(out, head, strlen(head));
+    trm_put_bytes(out, text, len);
+    trm_put_u8(out, ';');
+}
+
+/* The lines of a text, which begins at this offset. */
+static void put_lines(trm_writer *out, uint32_t file, uint64_t offset, const char *text, size_t len)
+{
+    for (size_t at = 0; at < len;) {
+        const char *newline = memchr(text + at, '\n', len - at);
+        size_t line = newline ? (size_t)(newline - text) - at : len - at;
+        put_record(out, file, offset + at, text + at, line);
+        at += line + 1;
+    }
+}
+
+/* What is behind a record can be read, and is not always nothing. */
+static void read_pad(const trm_record *record)
+{
+    static volatile char seen;
+    for (size_t i = 0; i < TRM_RECORD_PAD_BYTES; i++)
+        seen = record->data[record->len + i];
+    (void)seen;
+}
+
+/* Blocks end where lines do, but for the last of a file. */
+static void expect_whole_lines(const trm_plan *plan, const trm_record *record, uint32_t file)
+{
+    assert_true(record->len > 0);
+    if (record->data[record->len - 1] != '\n' && !plan->files[file].gzip)
+        assert_int_equal(record->offset + record->len, plan->files[file].bytes);
+}
+
 /* All records of all tasks in order, each behind its file and offset: "0:5=text;". */
 static trm_status read_plan(const trm_plan *plan, const setting *with, trm_writer *out, trm_err *err)
 {
@@ -63,14 +100,17 @@ static trm_status read_plan(const trm_plan *plan, const setting *with, trm_write
         uint64_t records = 0;
         while ((status = trm_record_reader_next(&reader, err)) == TRM_OK) {
             const trm_record *record = &reader.record;
-            char head[64];
             uint32_t file = 0;
             while (plan->files_count && strcmp(plan->files[file].path, record->path) != 0)
                 file++;
-            snprintf(head, sizeof head, "%u:%llu=", file, (unsigned long long)record->offset);
-            trm_put_bytes(out, head, strlen(head));
-            trm_put_bytes(out, record->data, record->len);
-            trm_put_u8(out, ';');
+            if (with->input == TRM_INPUT_BLOCKS) {
+                expect_whole_lines(plan, record, file);
+                put_lines(out, file, record->offset, record->data, record->len);
+            } else {
+                put_record(out, file, record->offset, record->data, record->len);
+            }
+            if (plan->input != TRM_INPUT_NONE)
+                read_pad(record);
             records++;
             assert_int_equal(record->index, task);
             assert_int_equal(record->tasks, plan->tasks);
@@ -90,20 +130,6 @@ static trm_status read_plan(const trm_plan *plan, const setting *with, trm_write
     return status;
 }
 
-static void expect_lines_of(trm_writer *out, uint32_t file, const char *text, size_t len)
-{
-    for (size_t at = 0; at < len;) {
-        const char *newline = memchr(text + at, '\n', len - at);
-        size_t line = newline ? (size_t)(newline - text) - at : len - at;
-        char head[64];
-        snprintf(head, sizeof head, "%u:%zu=", file, at);
-        trm_put_bytes(out, head, strlen(head));
-        trm_put_bytes(out, text + at, line);
-        trm_put_u8(out, ';');
-        at += line + 1;
-    }
-}
-
 static void expect_same(const trm_writer *expected, const trm_writer *got, const char *what)
 {
     if (expected->len == got->len && (got->len == 0 || memcmp(expected->data, got->data, got->len) == 0))
@@ -117,10 +143,10 @@ static void expect_same(const trm_writer *expected, const trm_writer *got, const
 static void read_every_way(unsigned count, char **paths, const trm_writer *expected, uint64_t bytes,
                            const char *what)
 {
-    for (uint64_t split = 1; split <= bytes; split++) {
+    for (uint64_t i = 0; i < 2 * bytes; i++) {
         static const size_t buffers[] = {1, 2, 3, 5, 4096};
-        setting with = usual(TRM_INPUT_LINES);
-        with.split_bytes = split;
+        setting with = usual(i % 2 ? TRM_INPUT_BLOCKS : TRM_INPUT_LINES);
+        with.split_bytes = 1 + i / 2;
         trm_plan plan;
         plan_files(&plan, &with, count, paths);
         for (unsigned b = 0; b < 5; b++) {
@@ -152,7 +178,7 @@ static void every_file_at_every_split(void **state)
             make_text(text, len, bits);
             path = temp_tree_text(&tree, "f", text);
             trm_writer expected = {0};
-            expect_lines_of(&expected, 0, text, len);
+            put_lines(&expected, 0, 0, text, len);
             read_every_way(1, &path, &expected, len, text);
             trm_writer_close(&expected);
         }
@@ -170,8 +196,8 @@ static void every_pair_of_files_at_every_split(void **state)
         temp_tree_text(&tree, "a", a);
         temp_tree_text(&tree, "b", b);
         trm_writer expected = {0};
-        expect_lines_of(&expected, 0, a, a_len);
-        expect_lines_of(&expected, 1, b, b_len);
+        put_lines(&expected, 0, 0, a, a_len);
+        put_lines(&expected, 1, 0, b, b_len);
         read_every_way(2, paths, &expected, a_len + b_len, a);
         trm_writer_close(&expected);
     }
@@ -216,11 +242,11 @@ static void large_files_with_long_lines(void **state)
     }
     char *path = temp_tree_file(&tree, "f", text, len);
     trm_writer expected = {0};
-    expect_lines_of(&expected, 0, text, len);
+    put_lines(&expected, 0, 0, text, len);
     static const uint64_t splits[] = {4096, 65536, 100000, 1u << 20, 4u << 20};
-    for (unsigned i = 0; i < 5; i++) {
-        setting with = usual(TRM_INPUT_LINES);
-        with.split_bytes = splits[i];
+    for (unsigned i = 0; i < 10; i++) {
+        setting with = usual(i < 5 ? TRM_INPUT_LINES : TRM_INPUT_BLOCKS);
+        with.split_bytes = splits[i % 5];
         with.buffer_bytes = i & 1 ? 10000 : TRM_READER_BUFFER_BYTES;
         trm_plan plan;
         trm_err err;
@@ -268,6 +294,12 @@ static void limits_are_said(void **state)
     trm_writer_close(&got);
     trm_plan_close(&plan);
 
+    with = usual(TRM_INPUT_BLOCKS); /* of a line that no block has room for */
+    with.line_bytes_max = 3;
+    with.buffer_bytes = 4;
+    temp_tree_text(&tree, "f", "abc\nabcde\nabc");
+    expect_error(&with, path, TRM_ELIMIT, "the line of input");
+
     with = usual(TRM_INPUT_LINES);
     with.memory_bytes = TRM_READER_BUFFER_BYTES;
     char *long_line = malloc(600000);
@@ -294,7 +326,7 @@ static void changed_inputs_are_named(void **state)
     plan_files(&plan, &with, 1, &path);
     temp_tree_text(&tree, "f", "one\ntwo\nthree\nfour\n"); /* grown: as planned */
     assert_int_equal(read_plan(&plan, &with, &got, &err), TRM_OK);
-    expect_lines_of(&expected, 0, "one\ntwo\nthree\n", 14);
+    put_lines(&expected, 0, 0, "one\ntwo\nthree\n", 14);
     expect_same(&expected, &got, "grown");
     temp_tree_text(&tree, "f", "one\ntwo\nthree");
     assert_int_equal(read_plan(&plan, &with, &got, &err), TRM_EINPUT);
@@ -429,7 +461,7 @@ static void gzip_in_members(void **state)
     len += gzip_member("", 0, bytes + len, sizeof bytes - len);
     len += gzip_member("o\nthree", 7, bytes + len, sizeof bytes - len);
     trm_writer expected = {0};
-    expect_lines_of(&expected, 0, "one\ntwo\nthree", 13);
+    put_lines(&expected, 0, 0, "one\ntwo\nthree", 13);
     for (unsigned padding = 0; padding < 40; padding += 13) {
         char *path = temp_tree_file(&tree, "f", bytes, len + padding);
         for (unsigned buffer = 1; buffer < 20; buffer++) {
@@ -458,7 +490,7 @@ static void flipped_bits_are_noticed(const char *text, const uint8_t *bytes, siz
     unsigned ignored = 0;
     setting with = usual(TRM_INPUT_LINES);
     trm_writer expected = {0};
-    expect_lines_of(&expected, 0, text, strlen(text));
+    put_lines(&expected, 0, 0, text, strlen(text));
     for (size_t bit = 8 * 10; bit < 8 * len; bit++) {
         memcpy(copy, bytes, len);
         copy[bit / 8] ^= (uint8_t)(1u << bit % 8);

@@ -29,6 +29,8 @@
 #define CASES 60u
 #endif
 #define KEY_BYTES_DRAWN 600u
+#define LINE_BYTES 17u /* of an input: a number of 16 digits */
+#define MANY_MAX 90u
 #define LARGE_VALUE_BYTES 300000u /* larger than a block */
 #define CREW_CASE_EVERY 10u
 #define CREW_MEMORY_BYTES (2ull << 30) /* what this process has in use counts for its children */
@@ -102,6 +104,7 @@ static struct {
     partitioner partitioner;
     order_of_keys order;
     bool around; /* setup and cleanup emit */
+    bool many;   /* the pairs of a record have one value, and are emitted with one call */
     unsigned pairs_a_record_max;
     size_t value_bytes_max;
     unsigned large_one_in; /* values that are large; 0: none */
@@ -171,22 +174,50 @@ static void make_pairs(uint64_t seed, emit_cb emit, void *context)
 {
     static uint8_t key[KEY_BYTES_DRAWN + 8], value[LARGE_VALUE_BYTES + 1024];
     trm_draw random = trm_draw_from(seed ^ now.seed << 40);
+    size_t value_len = draw_value(&random, value);
     for (uint64_t i = trm_draw_below(&random, now.pairs_a_record_max + 1); i > 0; i--) {
-        size_t key_len = draw_key(&random, key), value_len = draw_value(&random, value);
+        size_t key_len = draw_key(&random, key);
+        value_len = now.many ? value_len : draw_value(&random, value);
         emit(context, key, key_len, value, value_len);
     }
 }
 
 /* ---- The kernel --------------------------------------------------------------------- */
 
+/* Keys that are to be emitted with one call. */
+static struct {
+    trm_key keys[MANY_MAX];
+    uint8_t bytes[MANY_MAX][KEY_BYTES_DRAWN + 8];
+    size_t count;
+    uint64_t value;
+} many;
+
+static void emit_later(const void *key, size_t key_len, uint64_t value)
+{
+    assert_true(many.count < MANY_MAX && (many.count == 0 || many.value == value));
+    memcpy(many.bytes[many.count], key, key_len);
+    many.keys[many.count] = (trm_key){many.bytes[many.count], key_len};
+    many.value = value;
+    many.count++;
+}
+
 static void emit_to_task(void *context, const void *key, size_t key_len, const void *value, size_t value_len)
 {
     trm_task *task = context;
     trm_count(task, 1, 1);
-    if (value_len == 8)
+    if (now.many)
+        emit_later(key, key_len, trm_load_u64(value));
+    else if (value_len == 8)
         trm_emit_u64(task, key, key_len, trm_load_u64(value));
     else
         trm_emit(task, key, key_len, value, value_len);
+}
+
+static void emit_pairs(trm_task *task, uint64_t seed)
+{
+    many.count = 0;
+    make_pairs(seed, emit_to_task, task);
+    trm_emit_many_u64(task, many.keys, many.count, many.value);
 }
 
 static uint64_t around_seed(uint64_t task, bool after)
@@ -201,17 +232,17 @@ static int kernel_setup(trm_task *task)
         return trm_task_fail(task, "a state was left over");
     trm_task_set_state(task, &state);
     if (now.around)
-        make_pairs(around_seed(trm_task_index(task), false), emit_to_task, task);
+        emit_pairs(task, around_seed(trm_task_index(task), false));
     return 0;
 }
 
 static int kernel_map(trm_task *task, const trm_record *record)
 {
-    uint64_t seed = record->index;
-    if (record->len)
-        seed = strtoull(record->data, NULL, 16); /* ends at the newline, or at the file's end */
+    if (record->len == 0)
+        emit_pairs(task, record->index);
+    for (size_t at = 0; at < record->len; at += LINE_BYTES) /* of a block; else the only one */
+        emit_pairs(task, strtoull(record->data + at, NULL, 16));
     trm_count(task, 0, 1);
-    make_pairs(seed, emit_to_task, task);
     return 0;
 }
 
@@ -220,7 +251,7 @@ static int kernel_cleanup(trm_task *task)
     if (!trm_task_state(task))
         return trm_task_fail(task, "the state was lost");
     if (now.around)
-        make_pairs(around_seed(trm_task_index(task), true), emit_to_task, task);
+        emit_pairs(task, around_seed(trm_task_index(task), true));
     return 0;
 }
 
@@ -594,7 +625,9 @@ static void draw_case(trm_draw *r)
     if (now.order == BY_LENGTH)
         now.partitioner = BY_CALL;
     now.around = trm_draw_below(r, 3) == 0;
-    now.pairs_a_record_max = 1 + (unsigned)trm_draw_below(r, 60);
+    bool numbers = now.reduction == COMBINED || now.reduction == FOLD_SUM;
+    now.many = numbers && trm_draw_below(r, 2) == 0;
+    now.pairs_a_record_max = 1 + (unsigned)trm_draw_below(r, now.many ? MANY_MAX : 60);
     now.value_bytes_max = trm_draw_below(r, 80);
     now.large_one_in = trm_draw_below(r, 4) == 0 ? 2000 : 0;
 }
@@ -605,11 +638,11 @@ static void run_case(uint64_t seed)
     memset(&now, 0, sizeof now);
     now.seed = seed;
     draw_case(&random);
-    trm_input input = (trm_input)trm_draw_below(&random, 4);
+    trm_input input = (trm_input)trm_draw_below(&random, TRM_INPUT_LAST + 1);
     open_tree();
     temp_tree_dir(&tree, "input");
-    write_inputs(input, 1 + (unsigned)trm_draw_below(&random, 6), 1 + (unsigned)trm_draw_below(&random, 3000),
-                 &random);
+    write_inputs(input, 1 + (unsigned)trm_draw_below(&random, 6),
+                 1 + (unsigned)trm_draw_below(&random, now.many ? 1000 : 3000), &random);
 
     whole_job job;
     whole_job_init(&job, tree.path);
