@@ -214,6 +214,11 @@ static trm_status plan_without_input(trm_plan *self, const trm_spec *spec, const
 static trm_status plan_input(trm_plan *self, const trm_spec *spec, const trm_traits *traits,
                              uint32_t executors, uint64_t memory_bytes, trm_err *err)
 {
+    if (spec->tasks > 1)
+        return trm_err_set(err, TRM_EUSAGE,
+                           "--tasks %llu is for jobs without input, and job '%s' has some: say --split-size, "
+                           "how large its tasks are",
+                           (unsigned long long)spec->tasks, traits->name);
     trm_status status = trm_inputs_expand(spec, self, err);
     if (status == TRM_OK)
         status = check_files(self, err);

@@ -47,6 +47,7 @@ refused 'another interface' 3 'version|interface' -n 2 "$kernels/kernel_old.so" 
 # Options and parameters.
 refused 'unknown option' 2 'unknown option --frob' -n 2 --frob wordcount "$in/good"
 refused 'number out of range' 2 'out of range' -n 2 --partitions 0 wordcount "$in/good"
+refused 'tasks of a job with input' 2 "'wordcount' has some: say --split-size" -n 2 --tasks 3 wordcount "$in/good"
 refused 'unknown parameter' 2 "no parameter 'nosuch'" -n 2 -p nosuch=1 wordcount "$in/good"
 refused 'parameter that must be given' 2 "pattern" -n 2 grep "$in/good"
 refused 'parameter of another type' 2 "records" -n 2 -p records=many teragen

@@ -312,6 +312,9 @@ static void absurd_numbers_are_refused(void **state)
     assert_int_equal(build_one(&plan, &lines, 1, &err, path), TRM_EUSAGE);
     assert_non_null(strstr(err.text, "raise --split-size"));
     trm_spec spec = {.tasks = 1ull << 40};
+    trm_spec both = {.tasks = 2, .inputs = &path, .inputs_count = 1};
+    assert_int_equal(trm_plan_build(&plan, &both, &lines, 4, big_memory, &err), TRM_EUSAGE);
+    assert_non_null(strstr(err.text, "--tasks 2 is for jobs without input"));
     trm_traits none = {.name = "t", .input = TRM_INPUT_NONE};
     assert_int_equal(trm_plan_build(&plan, &spec, &none, 4, big_memory, &err), TRM_EUSAGE);
     spec.tasks = 1000000;

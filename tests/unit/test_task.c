@@ -653,7 +653,8 @@ static void run_case(uint64_t seed)
         job.spec.inputs = inputs;
         job.spec.inputs_count = 1;
     }
-    job.spec.tasks = 1 + trm_draw_below(&random, 20);
+    uint64_t tasks = 1 + trm_draw_below(&random, 20);
+    job.spec.tasks = input == TRM_INPUT_NONE ? tasks : 0;
     job.spec.partitions = 1 + (uint32_t)trm_draw_below(&random, trm_draw_below(&random, 3) == 0 ? 40 : 5);
     job.spec.split_bytes = 1000 + trm_draw_below(&random, 20000);
     job.spec.compress = (trm_compress_mode)trm_draw_below(&random, 3);
