@@ -41,7 +41,10 @@ const char *trm_crew_run_store(const trm_crew *self)
 
 void trm_crew_keep_scratch(trm_crew *self, bool keep)
 {
-    trm_scratch_mark_kept(&self->scratch, keep, NULL);
+    if (keep)
+        trm_scratch_keep(&self->scratch, self->output_dir, NULL);
+    else
+        trm_scratch_keep_not(&self->scratch, NULL);
     __atomic_store_n(self->lanes.keep_scratch, keep, __ATOMIC_RELEASE);
 }
 

@@ -31,6 +31,7 @@ struct trm_crew {
     uint64_t executor_memory_bytes;
     char *bindings;
     trm_scratch scratch;
+    const char *output_dir; /* borrowed, of the job */
     trm_lanes lanes;
     trm_topology *topology;
     trm_crew_member *member;

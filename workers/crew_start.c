@@ -163,6 +163,7 @@ trm_status trm_crew_start_with(trm_crew **out, const trm_spec *spec, int rank_hi
     if (!self)
         return trm_err_set(err, TRM_ENOMEM, "no memory for the crew");
     self->wake_fd = self->supervisor_fd = self->scratch.lock_fd = -1;
+    self->output_dir = spec->output_dir ? spec->output_dir : "";
     int rank_fd = -1;
     uint32_t local_rank, local_ranks;
     trm_machine_local_rank(&local_rank, &local_ranks);

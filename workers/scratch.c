@@ -1,6 +1,7 @@
 /* See scratch.h. */
 #include "workers/scratch.h"
 
+#include "jobs/names.h"
 #include "runtime/fs.h"
 #include "runtime/machine.h"
 
@@ -20,12 +21,35 @@
 
 /* ---- What others left behind ------------------------------------------------- */
 
+static bool is_there(const char *dir, const char *name)
+{
+    char path[TRM_FS_PATH_BYTES_MAX + sizeof TRM_SUCCESS_NAME + 1];
+    struct stat about;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return lstat(path, &about) == 0 || errno != ENOENT; /* what cannot be looked at may be there */
+}
+
+/* Kept for a job that is neither done nor removed: the launch that would have taken it over may have
+ * found nothing to do, or never come. */
+static bool is_kept(int dir)
+{
+    char output_dir[TRM_FS_PATH_BYTES_MAX];
+    int fd = openat(dir, "keep", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno != ENOENT;
+    ssize_t len = read(fd, output_dir, sizeof output_dir - 1);
+    close(fd);
+    output_dir[len > 0 ? len : 0] = 0;
+    return output_dir[0] != '/' ||
+           (is_there(output_dir, TRM_STATE_DIR_NAME) && !is_there(output_dir, TRM_SUCCESS_NAME));
+}
+
 /* Whether the directory open as `dir` belongs to nobody any more; then *lock holds its
  * lock, so that of several sweepers one removes it. */
 static bool take_abandoned(int dir, const char *boot_id, int *lock)
 {
     struct stat about;
-    if (fstat(dir, &about) || about.st_uid != geteuid() || !faccessat(dir, "keep", F_OK, AT_SYMLINK_NOFOLLOW))
+    if (fstat(dir, &about) || about.st_uid != geteuid() || is_kept(dir))
         return false;
     int fd = openat(dir, "owner", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
@@ -160,17 +184,26 @@ trm_status trm_scratch_remove(const trm_scratch *self, trm_err *err)
     return trm_fs_remove_tree(trm_fs_posix(), self->path, err);
 }
 
-trm_status trm_scratch_mark_kept(const trm_scratch *self, bool keep, trm_err *err)
+/* A mark that has no room for its text is good for ever, as one without a job is. */
+trm_status trm_scratch_keep(const trm_scratch *self, const char *output_dir, trm_err *err)
+{
+    char path[TRM_SCRATCH_PATH_BYTES + 8];
+    size_t len = strlen(output_dir);
+    snprintf(path, sizeof path, "%s/keep", self->path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return trm_err_errno(err, TRM_EIO, errno, "%s", path);
+    if (write(fd, output_dir, len) != (ssize_t)len && ftruncate(fd, 0))
+        unlink(path);
+    close(fd);
+    return TRM_OK;
+}
+
+trm_status trm_scratch_keep_not(const trm_scratch *self, trm_err *err)
 {
     char path[TRM_SCRATCH_PATH_BYTES + 8];
     snprintf(path, sizeof path, "%s/keep", self->path);
-    if (!keep)
-        return unlink(path) && errno != ENOENT ? trm_err_errno(err, TRM_EIO, errno, "%s", path) : TRM_OK;
-    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return trm_err_errno(err, TRM_EIO, errno, "%s", path);
-    close(fd);
-    return TRM_OK;
+    return unlink(path) && errno != ENOENT ? trm_err_errno(err, TRM_EIO, errno, "%s", path) : TRM_OK;
 }
 
 void trm_scratch_close(trm_scratch *self)

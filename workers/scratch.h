@@ -4,14 +4,15 @@
  *     SCRATCH/trireme-XXXXXX/      0700, a name that nobody can guess (mkdtemp)
  *         owner                    the boot of the kernel it was made under; locked (flock)
  *                                  by rank and supervisor for as long as one of them lives
- *         keep                     there when the directory is to stay
+ *         keep                     there when the directory is to stay, and for which job: its
+ *                                  output directory
  *         runs/                    the run store
  *         output/                  what each executor's kernels print
  *
  * Whoever of rank and supervisor leaves last removes it. What both left behind (a batch
  * system ended every process of the host at once) is removed by the next rank that makes a
  * directory in the same place: one of this user, of this boot, whose lock is free and that
- * is not to be kept.
+ * is not to be kept, or was kept for a job that is done or removed by now.
  */
 #ifndef TRM_WORKERS_SCRATCH_H
 #define TRM_WORKERS_SCRATCH_H
@@ -36,8 +37,10 @@ trm_status trm_scratch_create(trm_scratch *out, const char *base, trm_err *err);
 /* Removes the directory and what is in it; TRM_OK when it is gone already. Does not
  * unlock: processes that share the lock call it one after the other. */
 trm_status trm_scratch_remove(const trm_scratch *self, trm_err *err);
-/* Marks the directory so that nobody's sweep takes it, or takes the mark away. */
-trm_status trm_scratch_mark_kept(const trm_scratch *self, bool keep, trm_err *err);
+/* Marks the directory so that nobody's sweep takes it as long as the job that writes to `output_dir`
+ * is not done and not removed ("": for ever); takes the mark away. */
+trm_status trm_scratch_keep(const trm_scratch *self, const char *output_dir, trm_err *err);
+trm_status trm_scratch_keep_not(const trm_scratch *self, trm_err *err);
 /* A directory of another process, kept until now, is of no use any more: given its run store,
  * takes the mark away and removes the directory, if nobody uses it; else whoever does so
  * last, or a sweep. Nothing happens to what is no such directory of this user. */

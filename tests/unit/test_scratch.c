@@ -29,8 +29,8 @@ static void is_private_and_removed(void **state)
     temp_tree_close(&tree);
 }
 
-/* Makes one in a child that then ends, and leaves it there. */
-static void abandon(const temp_tree *tree, bool keep, trm_scratch *out)
+/* Makes one in a child that then ends, and leaves it there; kept for a job, or (NULL) not. */
+static void abandon(const temp_tree *tree, const char *keep, trm_scratch *out)
 {
     int ends[2], status;
     assert_int_equal(pipe(ends), 0);
@@ -38,7 +38,7 @@ static void abandon(const temp_tree *tree, bool keep, trm_scratch *out)
     if (pid == 0) {
         trm_scratch scratch;
         if (trm_scratch_create(&scratch, tree->path, NULL) ||
-            (keep && trm_scratch_mark_kept(&scratch, true, NULL)) ||
+            (keep && trm_scratch_keep(&scratch, keep, NULL)) ||
             write(ends[1], &scratch, sizeof scratch) != sizeof scratch)
             _exit(1);
         _exit(0);
@@ -57,8 +57,8 @@ static void abandoned_ones_are_swept(void **state)
     trm_scratch mine, other, kept, abandoned;
     assert_int_equal(trm_scratch_create(&mine, tree.path, NULL), TRM_OK);
     char *foreign = temp_tree_dir(&tree, "trireme-abcdef"); /* has no owner file: not ours to judge */
-    abandon(&tree, true, &kept);
-    abandon(&tree, false, &abandoned);
+    abandon(&tree, "", &kept);
+    abandon(&tree, NULL, &abandoned);
     assert_int_equal(access(abandoned.path, F_OK), 0);
     assert_int_equal(trm_scratch_create(&other, tree.path, NULL), TRM_OK);
     assert_int_equal(access(abandoned.path, F_OK), -1);
@@ -70,12 +70,41 @@ static void abandoned_ones_are_swept(void **state)
     temp_tree_close(&tree);
 }
 
+static bool is_swept(const temp_tree *tree, const char *path)
+{
+    trm_scratch other;
+    assert_int_equal(trm_scratch_create(&other, tree->path, NULL), TRM_OK);
+    assert_int_equal(trm_scratch_remove(&other, NULL), TRM_OK);
+    trm_scratch_close(&other);
+    return access(path, F_OK) != 0;
+}
+
+static void kept_ones_stay_as_long_as_their_job(void **state)
+{
+    temp_tree tree;
+    temp_tree_init(&tree);
+    trm_scratch done, removed;
+    char *output = temp_tree_dir(&tree, "out"), *other = temp_tree_dir(&tree, "other");
+    temp_tree_dir(&tree, "out/.trireme");
+    char *other_state = temp_tree_dir(&tree, "other/.trireme");
+    abandon(&tree, output, &done);
+    abandon(&tree, other, &removed);
+    assert_false(is_swept(&tree, done.path));
+    assert_false(is_swept(&tree, removed.path));
+    temp_tree_file(&tree, "out/_SUCCESS", "{}", 2);
+    assert_true(is_swept(&tree, done.path));
+    assert_false(is_swept(&tree, removed.path));
+    assert_int_equal(rmdir(other_state), 0);
+    assert_true(is_swept(&tree, removed.path));
+    temp_tree_close(&tree);
+}
+
 static void another_boot_is_left_alone(void **state)
 {
     temp_tree tree;
     temp_tree_init(&tree);
     trm_scratch abandoned, mine;
-    abandon(&tree, false, &abandoned);
+    abandon(&tree, NULL, &abandoned);
     char path[TRM_SCRATCH_PATH_BYTES + 8];
     snprintf(path, sizeof path, "%s/owner", abandoned.path);
     FILE *owner = fopen(path, "w");
@@ -106,6 +135,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_private_and_removed),
         cmocka_unit_test(abandoned_ones_are_swept),
+        cmocka_unit_test(kept_ones_stay_as_long_as_their_job),
         cmocka_unit_test(another_boot_is_left_alone),
         cmocka_unit_test(refusals_name_the_place),
     };
