@@ -178,7 +178,7 @@ typedef struct trm_output_at { /* a committed map output */
 
 /* A run store of another rank or an earlier launch, on the receiver's host. ADOPT is a
  * list of them. The worker takes the finished runs "m<task>.e<epoch>.a<attempt>.run" of
- * that directory (its own user's, 0700, no links followed) into its own store, under the
+ * that directory (its own user's, 0700, no links followed) into its own store too, under the
  * names that they would have had if it had made them itself: with this frame's epoch and
  * the same attempt. It answers with HELD frames: a trm_held, then the list of what it has
  * taken (trm_output_at, rank: itself); the last one says `last`. A store that is not

@@ -53,6 +53,8 @@ typedef struct trm_fs_ops {
     trm_status (*sync)(trm_file *file, trm_err *err);
     trm_status (*sync_dir)(trm_fs *fs, const char *path, trm_err *err);
     trm_status (*rename)(trm_fs *fs, const char *from, const char *to, trm_err *err);
+    /* Gives a file a second name. TRM_OK also when it has it already; TRM_AGAIN: another file does. */
+    trm_status (*link)(trm_fs *fs, const char *from, const char *to, trm_err *err);
     trm_status (*remove)(trm_fs *fs, const char *path, trm_err *err); /* a file or an empty directory */
     trm_status (*make_dir)(trm_fs *fs, const char *path, int flags, trm_err *err); /* TRM_AGAIN: is there */
     trm_status (*list)(trm_fs *fs, const char *path, trm_fs_list_cb each, void *context, trm_err *err);

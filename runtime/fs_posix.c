@@ -192,6 +192,24 @@ static trm_status posix_rename(trm_fs *fs, const char *from, const char *to, trm
     return TRM_OK;
 }
 
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat one, other;
+    return lstat(a, &one) == 0 && lstat(b, &other) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
+}
+
+static trm_status posix_link(trm_fs *fs, const char *from, const char *to, trm_err *err)
+{
+    if (link(from, to) == 0 || (errno == EEXIST && is_same_file(from, to)))
+        return TRM_OK;
+    if (errno == EEXIST)
+        return trm_err_set(err, TRM_AGAIN, "cannot link %s to %s: another file is there", from, to);
+    trm_status status = failed(err, "link", from);
+    trm_err_wrap(err, "to %s", to);
+    return status;
+}
+
 static trm_status posix_remove(trm_fs *fs, const char *path, trm_err *err)
 {
     if (unlink(path) == 0)
@@ -335,6 +353,7 @@ static const trm_fs_ops posix_ops = {
     .sync = posix_sync,
     .sync_dir = posix_sync_dir,
     .rename = posix_rename,
+    .link = posix_link,
     .remove = posix_remove,
     .make_dir = posix_make_dir,
     .list = posix_list,

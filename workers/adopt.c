@@ -31,7 +31,7 @@ struct trm_adopter {
     const char *run_store;
     store *first, **last; /* the first is being taken */
     unsigned count;
-    store *taken; /* whose directories may still have to be removed */
+    store *taken; /* whose directories are to be removed at the end */
     bool listed;
     found_run *runs; /* of the first */
     size_t runs_at, runs_count, runs_room;
@@ -64,11 +64,11 @@ static void free_stores(store *first)
     }
 }
 
-void trm_adopter_destroy(trm_adopter *self)
+void trm_adopter_destroy(trm_adopter *self, bool keep)
 {
     if (!self)
         return;
-    for (store *at = self->taken; at; at = at->next)
+    for (store *at = self->taken; at && !keep; at = at->next)
         trm_scratch_abandon(at->what.path);
     free_stores(self->first);
     free_stores(self->taken);
@@ -181,7 +181,7 @@ static bool take_run(trm_adopter *self, const found_run *run)
         trm_run_index_close(&index);
     }
     if (status == TRM_OK)
-        status = self->fs->ops->rename(self->fs, from, to, &err);
+        status = self->fs->ops->link(self->fs, from, to, &err);
     if (status != TRM_OK)
         trm_debug("a run is not taken over: %s", err.text);
     return status == TRM_OK;
@@ -209,7 +209,6 @@ static void end_store(trm_adopter *self)
         self->last = &self->first;
     self->count--;
     self->listed = false;
-    trm_scratch_abandon(done->what.path);
     done->next = self->taken;
     self->taken = done;
 }

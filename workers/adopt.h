@@ -1,7 +1,9 @@
 /* Taking over the finished runs of another rank of this host, or of an earlier launch: ADOPT in
- * jobs/wire.h. Each is moved (renamed) into the own store, under the name that it would have
- * there, if its index can be read; then the mark that keeps the other scratch directory is
- * taken away, so that it is removed as soon as nobody uses it.
+ * jobs/wire.h. Each gets a second name, in the own store, as it would be called there, if its index can
+ * be read. The first name stays as long as the job runs: the master that asked for it may be gone before
+ * the log has it, and then the next one, or the next launch, asks another rank for the same store. When the
+ * job is over the mark that keeps the other scratch directory is taken away, so that it is removed as soon
+ * as nobody uses it.
  *
  * A store is believed only when it is a directory of the same user that nobody else may enter,
  * and no link is followed. Some files a step.
@@ -21,11 +23,11 @@ typedef struct trm_adopter trm_adopter;
 /* Borrows all of it. TRM_ENOMEM. */
 trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender, const char *run_store,
                               trm_err *err);
-/* Removes what it can of the stores that were taken over. */
-void trm_adopter_destroy(trm_adopter *self);
+/* Removes what it can of the stores that were taken over, unless they are to be kept; NULL is fine. */
+void trm_adopter_destroy(trm_adopter *self, bool keep);
 /* Takes this store too; it is answered with HELD. False: too many wait. */
 bool trm_adopter_add(trm_adopter *self, const trm_store *store);
-/* Moves some runs and tells `master`; whether there was anything to do. */
+/* Takes some runs and tells `master`; whether there was anything to do. */
 bool trm_adopter_step(trm_adopter *self, uint32_t master);
 
 /* "m<task>.e<epoch>.a<attempt>.run" → its numbers; false: not such a name. */

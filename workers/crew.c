@@ -466,7 +466,9 @@ void trm_crew_stop(trm_crew *self, uint64_t grace_ms)
             waitpid(self->supervisor_pid, NULL, 0);
         }
     }
-    if (self->scratch.path[0] && !__atomic_load_n(self->lanes.keep_scratch, __ATOMIC_RELAXED))
+    if (self->scratch.path[0] && !__atomic_load_n(self->lanes.keep_scratch, __ATOMIC_RELAXED)) {
         trm_scratch_remove(&self->scratch, NULL); /* when the supervisor could not */
+        trm_scratch_sweep(&self->scratch);        /* what was kept for a job that is done now */
+    }
     trm_crew_free(self);
 }

@@ -96,6 +96,18 @@ static void sweep(const char *base, const char *boot_id)
     closedir(entries);
 }
 
+void trm_scratch_sweep(const trm_scratch *self)
+{
+    char base[TRM_SCRATCH_PATH_BYTES], boot_id[BOOT_ID_BYTES];
+    snprintf(base, sizeof base, "%s", self->path);
+    char *slash = strrchr(base, '/');
+    trm_machine_boot_id(boot_id, sizeof boot_id);
+    if (!slash || slash == base || !boot_id[0])
+        return;
+    *slash = 0;
+    sweep(base, boot_id);
+}
+
 void trm_scratch_abandon(const char *runs)
 {
     static const char runs_name[] = "/runs";

@@ -11,7 +11,7 @@
  *
  * Whoever of rank and supervisor leaves last removes it. What both left behind (a batch
  * system ended every process of the host at once) is removed by the next rank that makes a
- * directory in the same place: one of this user, of this boot, whose lock is free and that
+ * directory in the same place, or removes its own: one of this user, of this boot, whose lock is free and that
  * is not to be kept, or was kept for a job that is done or removed by now.
  */
 #ifndef TRM_WORKERS_SCRATCH_H
@@ -37,6 +37,8 @@ trm_status trm_scratch_create(trm_scratch *out, const char *base, trm_err *err);
 /* Removes the directory and what is in it; TRM_OK when it is gone already. Does not
  * unlock: processes that share the lock call it one after the other. */
 trm_status trm_scratch_remove(const trm_scratch *self, trm_err *err);
+/* Removes what was abandoned beside the directory, which may be gone itself. */
+void trm_scratch_sweep(const trm_scratch *self);
 /* Marks the directory so that nobody's sweep takes it as long as the job that writes to `output_dir`
  * is not done and not removed ("": for ever); takes the mark away. */
 trm_status trm_scratch_keep(const trm_scratch *self, const char *output_dir, trm_err *err);

@@ -80,7 +80,7 @@ static void stop_crew(trm_worker *self, bool keep)
         trm_shuffle_abandon(self->shuffle);
     trm_shuffle_destroy(self->shuffle);
     self->shuffle = NULL;
-    trm_adopter_destroy(self->adopter);
+    trm_adopter_destroy(self->adopter, keep || !self->ending);
     self->adopter = NULL;
     if (!self->crew)
         return;
@@ -98,7 +98,7 @@ void trm_worker_destroy(trm_worker *self)
         stop_crew(self, false);
     trm_crew_stop(self->crew, STOP_GRACE_MS);
     trm_fetch_server_destroy(self->server);
-    trm_adopter_destroy(self->adopter);
+    trm_adopter_destroy(self->adopter, true);
     order_queue_close(&self->ready);
     order_queue_close(&self->reduces);
     trm_ledger_close(&self->ledger);

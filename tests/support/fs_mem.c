@@ -242,6 +242,25 @@ static trm_status mem_rename(trm_fs *fs, const char *from, const char *to, trm_e
     return TRM_OK;
 }
 
+static trm_status mem_link(trm_fs *fs, const char *from, const char *to, trm_err *err)
+{
+    mem_fs *self = (mem_fs *)fs;
+    char old_key[TRM_FS_PATH_BYTES_MAX], key[TRM_FS_PATH_BYTES_MAX];
+    mem_spell(old_key, from);
+    mem_spell(key, to);
+    trm_status status = fault(self, TRM_FS_MEM_RENAME, from, err);
+    if (status != TRM_OK)
+        return status;
+    name *found = mem_names_find(&self->live, old_key), *there = mem_names_find(&self->live, key);
+    if (!found || !mem_parent_is_there(self, key))
+        return trm_err_set(err, TRM_ELOST, "to %s: cannot link %s: No such file or directory", to, from);
+    if (there && there->node != found->node)
+        return trm_err_set(err, TRM_AGAIN, "cannot link %s to %s: another file is there", from, to);
+    if (!there)
+        mem_name_change_add(self, NULL, key, found->node);
+    return TRM_OK;
+}
+
 static bool has_children(const mem_fs *self, const char *dir)
 {
     for (size_t i = 0; i < self->live.len; i++)
@@ -353,6 +372,7 @@ const trm_fs_ops mem_ops = {
     .sync = mem_sync,
     .sync_dir = mem_sync_dir,
     .rename = mem_rename,
+    .link = mem_link,
     .remove = mem_remove,
     .make_dir = mem_make_dir,
     .list = mem_list,

@@ -136,6 +136,19 @@ static void directories_are_made_and_removed(void **state)
     assert_int_equal(fs->ops->sync_dir(fs, in("no"), &err), TRM_ELOST);
 }
 
+static void second_names(void **state)
+{
+    trm_fs *fs = trm_fs_posix();
+    assert_int_equal(trm_fs_write_whole(fs, in("one"), "1", 1, 0, &err), TRM_OK);
+    assert_int_equal(trm_fs_write_whole(fs, in("other"), "2", 1, 0, &err), TRM_OK);
+    assert_int_equal(fs->ops->link(fs, in("one"), in("two"), &err), TRM_OK);
+    assert_int_equal(fs->ops->link(fs, in("one"), in("two"), &err), TRM_OK);
+    assert_int_equal(fs->ops->link(fs, in("one"), in("other"), &err), TRM_AGAIN);
+    assert_int_equal(fs->ops->link(fs, in("nowhere"), in("three"), &err), TRM_ELOST);
+    assert_int_equal(fs->ops->remove(fs, in("one"), &err), TRM_OK);
+    assert_int_equal(access(in("two"), F_OK), 0);
+}
+
 static void trees_too_deep_are_refused(void **state)
 {
     trm_fs *fs = trm_fs_posix();
@@ -244,6 +257,7 @@ int main(void)
         TEST(reads_and_writes_at_offsets),
         TEST(links_and_pipes_are_refused),
         TEST(directories_are_made_and_removed),
+        TEST(second_names),
         TEST(trees_too_deep_are_refused),
         TEST(names_are_listed),
         TEST(a_lock_excludes_another_opening),
