@@ -16,6 +16,7 @@
 
 typedef enum life {
     LIFE_GATHERING = 0, /* HELLO of the ranks */
+    LIFE_WAITING,       /* ranks of the launch before still have their logs */
     LIFE_TELLING,       /* the launch has begun: BEGIN goes to all */
     LIFE_OVER,          /* … has gone: nothing is left to be done */
     LIFE_REFUSED,       /* the job was refused, or was done already: END goes to all */
@@ -31,6 +32,7 @@ struct trm_opener {
     trm_submission submission;
     trm_state_dir state_dir;
     bool submitted, opened;
+    uint64_t try_ns, wait_until_ns; /* WAITING: the next try, and the last; 0: none is due */
     uint64_t epoch;
     trm_begin begin; /* as this rank itself gets it */
     bool begun;      /* … and has not taken it yet */
@@ -229,6 +231,34 @@ void trm_opener_receive(trm_opener *self, uint32_t from, const trm_wire_header *
     }
 }
 
+static bool may_wait(trm_opener *self, trm_status status, uint64_t now_ns)
+{
+    if (status != TRM_EFENCED || !self->opened)
+        return false;
+    if (!self->wait_until_ns)
+        self->wait_until_ns = now_ns + TRM_FENCED_WAIT_MS * TRM_NS_PER_MS;
+    return now_ns < self->wait_until_ns;
+}
+
+/* How preparing, or waiting, has ended. */
+static void settle(trm_opener *self, trm_status status, const trm_err *err, uint64_t now_ns)
+{
+    if (status == TRM_OK && self->epoch) {
+        self->life = LIFE_TELLING;
+    } else if (status == TRM_OK) {
+        trm_info("done already: %s", self->spec->output_dir);
+        refuse(self, TRM_OK, "done already", now_ns);
+    } else if (may_wait(self, status, now_ns)) {
+        if (self->life != LIFE_WAITING)
+            trm_info("%s: that is waited for", err->text);
+        self->life = LIFE_WAITING;
+        self->try_ns = now_ns + TRM_FENCED_AGAIN_MS * TRM_NS_PER_MS;
+    } else {
+        trm_error("%s", err->text);
+        refuse(self, status, err->text, now_ns);
+    }
+}
+
 static bool gather_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     if (!self->gather_until_ns)
@@ -239,16 +269,22 @@ static bool gather_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
         return false;
     }
     trm_err err = {""};
-    trm_status status = prepare(self, &err);
-    if (status == TRM_OK && self->epoch) {
-        self->life = LIFE_TELLING;
-    } else if (status == TRM_OK) {
-        trm_info("done already: %s", self->spec->output_dir);
-        refuse(self, TRM_OK, "done already", now_ns);
-    } else {
-        trm_error("%s", err.text);
-        refuse(self, status, err.text, now_ns);
+    settle(self, prepare(self, &err), &err, now_ns);
+    return true;
+}
+
+/* What is left of the launch before needs a moment to see that its mpirun is gone: elsewhere, too,
+ * where the lock of the output directory says nothing. */
+static bool waiting_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
+{
+    trm_err err = {""};
+    if (now_ns < self->try_ns && !self->interrupted) {
+        *wake_ns = self->try_ns < *wake_ns ? self->try_ns : *wake_ns;
+        return false;
     }
+    trm_status status = self->interrupted ? trm_err_set(&err, TRM_EINTERRUPTED, "%s", self->interrupted)
+                                          : begin_launch(self, &err);
+    settle(self, status, &err, now_ns);
     return true;
 }
 
@@ -266,6 +302,8 @@ bool trm_opener_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     if (self->life == LIFE_GATHERING)
         return gather_step(self, now_ns, wake_ns);
+    if (self->life == LIFE_WAITING)
+        return waiting_step(self, now_ns, wake_ns);
     if (self->life == LIFE_REFUSED)
         return refused_step(self, now_ns, wake_ns);
     if (self->life != LIFE_TELLING)

@@ -15,6 +15,8 @@
 
 #define TRM_GATHER_MS 5000u         /* after the first HELLO, for that of other ranks */
 #define TRM_GATHER_FIRST_MS 120000u /* for the first */
+#define TRM_FENCED_WAIT_MS 30000u   /* for ranks of the launch before to leave their logs … */
+#define TRM_FENCED_AGAIN_MS 250u    /* … looked at so often */
 #define TRM_REFUSE_WAIT_MS 2000u    /* for BYE, when the job was refused */
 
 typedef struct trm_opener trm_opener;
