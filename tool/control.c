@@ -16,14 +16,16 @@ struct trm_control {
     const trm_ground *ground;
     trm_transport *transport;
     trm_node *node;
-    trm_opener *opener;   /* rank 0 alone */
-    trm_leader *leader;   /* NULL on ranks that do not lead */
-    uint8_t *dead;        /* one a rank: its process is gone */
-    uint32_t master;      /* of whom the worker knows … */
-    uint64_t master_term; /* … and its term */
-    uint64_t dropped;     /* messages that are no frames */
-    uint64_t leave_ns;    /* a signal has come: the rank leaves by then; 0: none has */
-    bool left_alone;      /* … and has left by itself: how the job ends is not known here */
+    trm_opener *opener;     /* rank 0 alone */
+    trm_leader *leader;     /* NULL on ranks that do not lead */
+    uint8_t *dead;          /* one a rank: its process is gone */
+    uint32_t master;        /* of whom the worker knows … */
+    uint64_t master_term;   /* … and its term */
+    uint64_t dropped;       /* messages that are no frames */
+    uint64_t leave_ns;      /* a signal has come: the rank leaves by then; 0: none has */
+    uint64_t leaderless_ns; /* since when nobody leads; 0: somebody does */
+    uint64_t turn_ns;       /* the last one */
+    bool left_alone;        /* … and has left by itself: how the job ends is not known here */
 };
 
 static void worker_leave(trm_control *self, const trm_end *end)
@@ -211,6 +213,31 @@ void trm_control_rank_dead(trm_control *self, uint32_t rank, uint64_t now_ns)
         trm_leader_rank_dead(self->leader, rank);
 }
 
+/* Without a leader there is an election, and soon another. When there is none for long, or can be
+ * none, the job is to be taken up by another launch. */
+static void leaderless_step(trm_control *self, const trm_node_state *node, uint64_t now_ns, uint64_t *wake_ns)
+{
+    bool paused = now_ns - self->turn_ns > TRM_LOOP_PAUSED_MS * TRM_NS_PER_MS;
+    self->turn_ns = now_ns;
+    if (!node->leaderless || self->left_alone || paused)
+        self->leaderless_ns = 0;
+    if (!node->leaderless || self->left_alone)
+        return;
+    if (!self->leaderless_ns)
+        self->leaderless_ns = now_ns;
+    bool lost = trm_node_is_lost(self->node, self->dead);
+    uint64_t due_ns = self->leaderless_ns + (lost ? TRM_LOST_MS : TRM_LEADERLESS_MS) * TRM_NS_PER_MS;
+    if (now_ns < due_ns) {
+        *wake_ns = due_ns < *wake_ns ? due_ns : *wake_ns;
+        return;
+    }
+    trm_end end = {.exit_code = TRM_EXIT_LAUNCH, .keep_runs = true};
+    trm_warn("this rank leaves: %s", lost ? "too few of those that keep the log are left for one to lead"
+                                          : "nobody has led the job for long");
+    self->left_alone = true;
+    worker_leave(self, &end);
+}
+
 static bool lead_step(trm_control *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
 {
     trm_node_state node;
@@ -220,6 +247,7 @@ static bool lead_step(trm_control *self, uint64_t now_ns, uint64_t wall_ms, uint
         any |= trm_node_step(self->node, now_ns, wake_ns);
     trm_node_state_get(self->node, &node);
     follow_election(self, &node);
+    leaderless_step(self, &node, now_ns, wake_ns);
     if (self->leader) {
         any |= trm_leader_step(self->leader, now_ns, wall_ms, wake_ns);
         if (!trm_leader_is_over(self->leader))

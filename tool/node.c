@@ -148,6 +148,7 @@ void trm_node_state_get(const trm_node *self, trm_node_state *out)
     trm_raft_state_get(trm_replog_raft_core(self->log), &core);
     out->elected = core.role == TRM_RAFT_LEADER;
     out->leads = log.leader;
+    out->leaderless = !out->elected && log.leader_rank == TRM_REPLOG_NOBODY;
     if (log.term >= out->term && log.leader_rank != TRM_REPLOG_NOBODY) {
         out->leader = log.leader_rank;
         out->term = log.term;
@@ -174,6 +175,14 @@ bool trm_node_is_voter(const trm_node *self, uint32_t rank)
     const trm_raft_member *member =
         trm_raft_members_find(trm_raft_members_now(trm_replog_raft_core(self->log)), rank);
     return member && member->voter;
+}
+
+bool trm_node_is_lost(const trm_node *self, const uint8_t *dead)
+{
+    uint32_t voters = trm_node_voters(self), gone = 0;
+    for (uint32_t rank = 0; rank < self->ground->transport->ranks; rank++)
+        gone += dead[rank] && trm_node_is_voter(self, rank);
+    return voters && 2 * (voters - gone) <= voters;
 }
 
 /* One change at a time; the core refuses a second. Voters are its own business. */

@@ -30,6 +30,7 @@ typedef struct trm_node_state {
     bool leads;      /* … and all that was decided before is in the replica */
     uint32_t leader; /* TRM_REPLOG_NOBODY: none is known */
     uint64_t term;   /* … its term */
+    bool leaderless; /* this rank has a log, and nobody is known who leads it now */
 } trm_node_state;
 
 /* Who lives, for the leader: asked of every rank that could become a learner. */
@@ -57,6 +58,8 @@ void trm_node_tend(trm_node *self, trm_node_lives_cb lives, void *context, uint6
 void trm_node_state_get(const trm_node *self, trm_node_state *out);
 uint32_t trm_node_voters(const trm_node *self); /* how many the log has; 0: not known here */
 bool trm_node_is_voter(const trm_node *self, uint32_t rank);
+/* Whether so many voters are `dead` (one byte a rank) that nobody can ever be elected. */
+bool trm_node_is_lost(const trm_node *self, const uint8_t *dead);
 /* NULL: this rank has no log. */
 trm_replica *trm_node_replica(trm_node *self);
 int trm_node_fd(const trm_node *self);
