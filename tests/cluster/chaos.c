@@ -1,6 +1,6 @@
-/* chaos [-v] [-k] [FIRST [COUNT]]: plays the schedules of seeds FIRST … (CHAOS_FIRST, 1), COUNT of them
+/* chaos [-v] [-k] [-l] [FIRST [COUNT]]: plays the schedules of seeds FIRST … (CHAOS_FIRST, 1), COUNT of them
  * (CHAOS_COUNT; 1 when FIRST is given, else a dozen). -v tells what was done when; -k keeps what was
- * left in the directory that it names. See chaos.h, and docs/running.md for what is expected of a job.
+ * left in the directory that it names; -l only lists the schedules. See chaos.h, and docs/running.md for what is expected of a job.
  */
 #include "config.h" /* system extensions, before any header of the system */
 
@@ -84,6 +84,16 @@ static uint64_t number_of(const char *text, uint64_t otherwise)
     return text && *text ? strtoull(text, NULL, 10) : otherwise;
 }
 
+static int list_all(uint64_t first, uint64_t count)
+{
+    chaos_schedule schedule;
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        chaos_schedule_draw(&schedule, seed);
+        chaos_schedule_print(&schedule, stdout);
+    }
+    return 0;
+}
+
 static bool any_hosts(uint64_t first, uint64_t count)
 {
     chaos_schedule schedule;
@@ -123,8 +133,10 @@ static int play_all(chaos_world *world, uint64_t first, uint64_t count)
 int main(int argc, char **argv)
 {
     static chaos_world world;
+    bool list = false;
     int option;
-    while ((option = getopt(argc, argv, "vk")) != -1) {
+    while ((option = getopt(argc, argv, "vkl")) != -1) {
+        list |= option == 'l';
         world.verbose |= option == 'v';
         world.keep |= option == 'k';
         if (option == '?')
@@ -133,6 +145,8 @@ int main(int argc, char **argv)
     uint64_t first = number_of(optind < argc ? argv[optind] : getenv("CHAOS_FIRST"), 1);
     uint64_t count = number_of(optind + 1 < argc ? argv[optind + 1] : getenv("CHAOS_COUNT"),
                                optind < argc ? 1 : COUNT_DEFAULT);
+    if (list)
+        return list_all(first, count);
     if (system("command -v mpirun.openmpi >/dev/null || command -v mpirun >/dev/null") != 0) {
         printf("skipped: no mpirun\n");
         return SKIPPED;

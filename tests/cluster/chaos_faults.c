@@ -111,7 +111,7 @@ static void kill_ranks(chaos_play *self, const chaos_step *step)
     await_settled(self, &status);
 }
 
-static void kill_majority(chaos_play *self)
+static void kill_majority(chaos_play *self, const chaos_step *step)
 {
     chaos_status status;
     unsigned voters = 0, killed = 0;
@@ -119,11 +119,13 @@ static void kill_majority(chaos_play *self)
         return;
     for (unsigned i = 0; i < status.ranks; i++)
         voters += status.rank[i].voter;
-    for (unsigned i = 0; i < status.ranks && killed <= voters / 2; i++)
-        if (status.rank[i].voter) {
-            kill_rank(self, &status, i);
-            killed++;
-        }
+    for (unsigned i = 0; i < status.ranks && killed < (voters + 1) / 2; i++) {
+        unsigned rank = (step->draw + i) % status.ranks;
+        if (!status.rank[rank].voter)
+            continue;
+        kill_rank(self, &status, rank);
+        killed++;
+    }
     await_settled(self, &status);
 }
 
@@ -303,7 +305,7 @@ void chaos_fault_do(chaos_play *self, const chaos_step *step)
         kill_ranks(self, step);
         break;
     case CHAOS_KILL_MAJORITY:
-        kill_majority(self);
+        kill_majority(self, step);
         break;
     case CHAOS_STOP_LEADER:
     case CHAOS_STOP_RANK:
