@@ -8,6 +8,7 @@
 
 #include "jobs/exit_code.h"
 #include "runtime/diag.h"
+#include "scheduler/state_dir.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -61,7 +62,7 @@ static bool is_waited_for(const master_rank *rank)
 static void begin_end(trm_master *self)
 {
     if (self->job && self->job->state == TRM_JOB_DONE)
-        master_attempts_remove(self);
+        trm_state_dir_remove_attempts(self->spec, self->fs);
     self->stage = STAGE_END;
     self->end_ns = self->now_ns + BYE_MS * MS;
     self->end_again_ns = self->now_ns + END_AGAIN_MS * MS;

@@ -188,17 +188,6 @@ static trm_status write_manifest(trm_master *self, trm_err *err)
     return status;
 }
 
-/* What was prepared and not committed is of no use to anybody once the job is done. */
-void master_attempts_remove(trm_master *self)
-{
-    char path[TRM_FS_PATH_BYTES_MAX];
-    trm_err err = {""};
-    int len =
-        snprintf(path, sizeof path, "%s/" TRM_STATE_DIR_NAME "/" TRM_ATTEMPTS_NAME, self->spec->output_dir);
-    if (len < (int)sizeof path && trm_fs_remove_tree(self->fs, path, &err) != TRM_OK)
-        trm_debug("attempts that are of no use stay: %s", err.text);
-}
-
 /* ---- A step ----------------------------------------------------------------------------------------- */
 
 static bool all_in_place(const trm_master *self)

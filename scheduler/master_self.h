@@ -336,7 +336,6 @@ bool master_sample_is_kept(const trm_master *self,
 void master_publish_add(trm_master *self, uint32_t task);
 bool master_publish_step(trm_master *self, uint64_t *wake_ns);
 void master_published(trm_master *self, uint32_t task, bool accepted);
-void master_attempts_remove(trm_master *self);
 void master_put_counters(const trm_master *self, trm_json *json);
 
 /* ---- master_end.c ---- */

@@ -493,11 +493,22 @@ trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_sub
     free(saved);
     if (status == TRM_OK && self->found == TRM_STATE_FRESH)
         status = make_fresh(self, submission, err);
-    if (status == TRM_OK && self->found != TRM_STATE_DONE)
+    if (status == TRM_OK && self->found == TRM_STATE_DONE)
+        trm_state_dir_remove_attempts(spec, fs); /* its last launch may have been lost before it could */
+    else if (status == TRM_OK)
         status = make_rest(self, err);
     if (status != TRM_OK)
         trm_state_dir_undo(self);
     return status;
+}
+
+void trm_state_dir_remove_attempts(const trm_spec *spec, trm_fs *fs)
+{
+    char path[PATH_BYTES];
+    trm_err err = {""};
+    int len = snprintf(path, sizeof path, "%s/" TRM_STATE_DIR_NAME "/" TRM_ATTEMPTS_NAME, spec->output_dir);
+    if (len < (int)sizeof path && trm_fs_remove_tree(fs, path, &err) != TRM_OK)
+        trm_debug("attempts that are of no use stay: %s", err.text);
 }
 
 trm_status trm_state_dir_hold(trm_file **out, const trm_spec *spec, trm_fs *fs, trm_err *err)

@@ -51,6 +51,9 @@ trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_sub
 void trm_state_dir_undo(trm_state_dir *self);
 void trm_state_dir_close(trm_state_dir *self);
 
+/* What was prepared and not committed is of no use to anybody once the job is done. */
+void trm_state_dir_remove_attempts(const trm_spec *spec, trm_fs *fs);
+
 /* The job that the state directory is of, as rank 0 has prepared it: identity and plan as they are
  * saved, for a rank that comes to lead. As trm_submission_init; TRM_ELOST when there is none. */
 trm_status trm_state_dir_submission(trm_submission *out, const trm_spec *spec, const trm_traits *traits,

@@ -143,8 +143,10 @@ static void what_is_done_is_done_until_it_is_overwritten(void **state)
     place self;
     place_init(&self);
     run_to_success(&self);
+    temp_tree_text(&self.tree, "out/.trireme/attempts/part-00000.e1.a0", "x"); /* its launch was lost */
     assert_int_equal(open_it(&self), TRM_OK);
     assert_int_equal(self.dir.found, TRM_STATE_DONE);
+    assert_false(there(&self, "out/.trireme/attempts"));
     close_it(&self);
     self.spec.overwrite = true;
     temp_tree_text(&self.tree, "out/.trireme/cuts-0badf00d", "x");
