@@ -190,6 +190,14 @@ static bool check_lost(chaos_play *self, const trm_table_job *job)
            chaos_fail(self, "%" PRIu64 " committed outputs were lost, and nothing had taken them away", lost);
 }
 
+/* A launch that is lost behind _SUCCESS may not have come to say in the log that the job is done. */
+static bool check_published(chaos_play *self, const trm_table_job *job)
+{
+    const trm_table_phase *reduces = &job->phase[TRM_PHASE_REDUCE];
+    return reduces->published == reduces->tasks ||
+           chaos_fail(self, "in the log %u of %u parts are in place", reduces->published, reduces->tasks);
+}
+
 bool chaos_check_log(chaos_play *self)
 {
     static prepared told;
@@ -198,9 +206,7 @@ bool chaos_check_log(chaos_play *self)
     trm_table_init(&table);
     if (read_table(self, &table) && table.jobs_count != 1)
         chaos_fail(self, "the log has %u jobs", table.jobs_count);
-    if (!self->failed && table.jobs[0]->state != TRM_JOB_DONE)
-        chaos_fail(self, "in the log the job is not done");
-    if (!self->failed) {
+    if (!self->failed && check_published(self, table.jobs[0])) {
         read_events(self, table.jobs[0], &told);
         check_lost(self, table.jobs[0]);
         check_trace(self, table.jobs[0], &told);
