@@ -41,7 +41,10 @@ bool master_rank_works(const master_rank *rank)
 
 static const char *host_of(const trm_master *self, uint32_t rank)
 {
-    return self->ranks[rank].host_name ? self->ranks[rank].host_name : "?";
+    if (self->ranks[rank].host_name)
+        return self->ranks[rank].host_name;
+    const trm_member *member = trm_table_member(self->table, self->epoch, rank); /* told to a master before */
+    return member ? member->host : "?";
 }
 
 /* The first rank that cannot work for a reason that is the job's own decides what is said. */
