@@ -484,6 +484,15 @@ static void finalize(void)
     alarm(0);
 }
 
+/* What MPI never gave back: it may look at it until the process ends. */
+static packet *left_to_mpi;
+
+static void leave_to_mpi(packet *left)
+{
+    left->next = left_to_mpi;
+    left_to_mpi = left;
+}
+
 static void cancel_receives(transport *self)
 {
     int done;
@@ -494,8 +503,10 @@ static void cancel_receives(transport *self)
         done = 0;
         for (unsigned step = 0; step < CLOSE_STEPS_MAX && !done; step++)
             MPI_Test(&self->receives[i], &done, MPI_STATUS_IGNORE);
-        if (!done)
-            self->receiving[i] = NULL; /* MPI may still write there: it is left to the process's end */
+        if (!done) {
+            leave_to_mpi(self->receiving[i]);
+            self->receiving[i] = NULL;
+        }
     }
 }
 
@@ -508,9 +519,10 @@ static void free_packets(packet *first)
     }
 }
 
-/* What is in flight for ever stays with MPI. */
 static void free_all(transport *self)
 {
+    for (unsigned i = 0; i < self->sends_count; i++)
+        leave_to_mpi(self->sending[i]);
     for (unsigned i = 0; i < RECEIVES; i++)
         free(self->receiving[i]);
     for (uint32_t i = 0; self->peers && i < self->base.ranks; i++) {

@@ -122,6 +122,8 @@ static trm_status grow(trm_record_reader *self, uint64_t want, trm_err *err)
     if (!buffer)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a record of %llu bytes of input '%s'",
                            (unsigned long long)want, piece_of(self)->file->path);
+    buffer[room] =
+        '\0'; /* for what looks for the end of a string though it is told the length: some regexec do */
     self->buffer = buffer;
     self->room = room;
     self->at = buffer + at;

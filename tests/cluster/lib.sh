@@ -25,6 +25,8 @@ TRIREME_KERNEL_DIR=$builddir/examples/.libs
 TMPDIR=$work/scratch
 export TRIREME_TEST_ID TRIREME_KERNEL_DIR TMPDIR
 [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# shellcheck source=tests/support/sanitizers.sh
+. "$srcdir/tests/support/sanitizers.sh"
 kernels=$builddir/tests/kernels/.libs
 passed=0 failed=0 skipped=0
 JOB_SECONDS=${JOB_SECONDS:-120} # a job that takes longer hangs
@@ -81,6 +83,7 @@ skip() {
 }
 
 finish() {
+    ! sanitizers_found || fail 'sanitizers' 'they have found something'
     echo "$(basename "$0" .sh): $passed passed, $failed failed, $skipped skipped"
     [ "$failed" -eq 0 ]
     exit

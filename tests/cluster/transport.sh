@@ -9,8 +9,12 @@ seed=${TRM_TEST_SEED:-1}
 [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp
 
-out=$(mktemp) || exit 1
-trap 'rm -f "$out"' EXIT
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+out=$work/out
+srcdir=${srcdir:-.}
+# shellcheck source=tests/support/sanitizers.sh
+. "$srcdir/tests/support/sanitizers.sh"
 
 # run RANKS SURVIVORS ARGUMENT…: that many ranks must say that they are through.
 run() {
@@ -30,4 +34,5 @@ run 4 4 "$seed" 150
 # Loopback is all that a machine without a network has.
 OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo run 3 3 "$seed" 100
 OMPI_MCA_orte_enable_recovery=1 run 4 3 "$seed" 150 2
+! sanitizers_found || exit 1
 echo "transport: 5 runs passed (TRM_TEST_SEED=$seed)"
