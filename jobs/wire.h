@@ -114,7 +114,8 @@ typedef struct trm_setup {
     trm_peer *peers; /* from malloc after decoding; trm_setup_close */
 } trm_setup;
 
-/* From the rank that has prepared the job, in a frame of the epoch that begins. */
+/* From the rank that has prepared the job, in a frame of the epoch that begins. Before that, while it
+ * prepares, it names itself to the ranks of its host in a BEGIN of epoch 0, without members. */
 #define TRM_BEGIN_MEMBERS_BYTES 1024u
 #define TRM_BEGIN_NEIGHBOURS_MAX 1024u
 typedef struct trm_begin {

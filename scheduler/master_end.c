@@ -3,7 +3,8 @@
  *     all parts in place, or a task's last attempt failed ─▶ FINISH ─▶ applied ─┐
  *     interrupted ─▶ what was proposed is in the log (or FLUSH_MS) ─────────────┴▶ END ─▶ BYE
  *
- * END is said until every live rank has said BYE, for BYE_MS at the most. */
+ * END is said until every live rank has said BYE, for BYE_MS at the most; and not before
+ * status.json says how the job ended: should this master die, then another one says it. */
 #include "scheduler/master_self.h"
 
 #include "jobs/exit_code.h"
@@ -140,7 +141,7 @@ bool master_end_step(trm_master *self, uint64_t *wake_ns)
         begin_end(self);
         any = true;
     }
-    if (self->stage != STAGE_END)
+    if (self->stage != STAGE_END || !self->end_noted)
         return any;
     any |= say_end(self, wake_ns);
     any |= wait_for_byes(self, wake_ns);

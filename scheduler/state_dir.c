@@ -229,22 +229,32 @@ static trm_status take_lock(trm_state_dir *self, trm_err *err)
 
 /* Everything that a job keeps in a state directory, but the lock: the identity first, so that what
  * is left of it is nobody's. */
-static const char *const state_names[] = {
-    TRM_IDENTITY_NAME,     TRM_LOG_NAME,       "plan",           "attempts",
-    TRM_EVENTS_NAME,       TRM_STDERR_NAME,    TRM_SKIPPED_NAME, TRM_STATUS_NAME,
-    TRM_BINDINGS_NAME,     TRM_ELSEWHERE_NAME, "plan.new",       TRM_IDENTITY_NAME ".new",
-    TRM_STATUS_NAME ".new"};
+static const char *const state_names[] = {TRM_IDENTITY_NAME,
+                                          TRM_LOG_NAME,
+                                          "plan",
+                                          "attempts",
+                                          TRM_EVENTS_NAME,
+                                          TRM_STDERR_NAME,
+                                          TRM_SKIPPED_NAME,
+                                          TRM_STATUS_NAME,
+                                          TRM_BINDINGS_NAME,
+                                          TRM_ELSEWHERE_NAME,
+                                          "plan.new",
+                                          TRM_IDENTITY_NAME ".new",
+                                          TRM_STATUS_NAME ".new",
+                                          TRM_BINDINGS_NAME ".new",
+                                          TRM_ELSEWHERE_NAME ".new"};
 
-typedef struct cuts_clearing {
+typedef struct clearing {
     trm_state_dir *self;
     const char *dir;
     trm_err *err;
-} cuts_clearing;
+} clearing;
 
 /* Cut points lie in files that their checksums name. */
 static trm_status remove_cuts(const char *name, void *context)
 {
-    cuts_clearing *at = context;
+    const clearing *at = context;
     char path[PATH_BYTES];
     if (strncmp(name, TRM_CUTS_NAME, sizeof TRM_CUTS_NAME - 1) != 0)
         return TRM_OK;
@@ -255,7 +265,7 @@ static trm_status remove_cuts(const char *name, void *context)
 static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err)
 {
     char path[PATH_BYTES];
-    cuts_clearing cuts = {self, dir, err};
+    clearing cuts = {self, dir, err};
     trm_status status = TRM_OK;
     for (size_t i = 0; i < sizeof state_names / sizeof state_names[0] && status == TRM_OK; i++) {
         status = join(path, dir, state_names[i], err);
@@ -267,18 +277,39 @@ static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err
     return status == TRM_ELOST ? TRM_OK : status;
 }
 
-typedef struct clearing {
-    trm_state_dir *self;
-    trm_err *err;
-} clearing;
+static trm_status remove_aside(const char *name, void *context)
+{
+    const clearing *at = context;
+    char path[PATH_BYTES];
+    size_t len = strlen(name);
+    if (len > 4 && strcmp(name + len - 4, ".new") == 0 && join(path, at->dir, name, at->err) == TRM_OK)
+        at->self->fs->ops->remove(at->self->fs, path, at->err);
+    return TRM_OK;
+}
+
+/* What a launch that died has left half written, and nobody will write again. */
+static void tidy(trm_state_dir *self)
+{
+    char private_dir[PATH_BYTES], path[PATH_BYTES];
+    trm_err err = {""};
+    if (private_path(self, private_dir, &err) != TRM_OK)
+        return;
+    const char *dirs[] = {private_dir, self->spec->state_dir};
+    for (unsigned i = 0; i < 2; i++) {
+        clearing at = {self, dirs[i], &err};
+        self->fs->ops->list(self->fs, dirs[i], remove_aside, &at, &err);
+    }
+    if (join(path, self->spec->output_dir, TRM_SUCCESS_NAME ".new", &err) == TRM_OK)
+        self->fs->ops->remove(self->fs, path, &err);
+}
 
 static trm_status remove_name(const char *name, void *context)
 {
-    clearing *at = context;
+    const clearing *at = context;
     char path[PATH_BYTES];
     if (strcmp(name, TRM_STATE_DIR_NAME) == 0)
         return TRM_OK;
-    trm_status status = join(path, at->self->spec->output_dir, name, at->err);
+    trm_status status = join(path, at->dir, name, at->err);
     return status == TRM_OK ? trm_fs_remove_tree(at->self->fs, path, at->err) : status;
 }
 
@@ -312,7 +343,7 @@ static trm_status clear_output(trm_state_dir *self, const char *private_dir, trm
         status = self->fs->ops->sync_dir(self->fs, dir, err);
     if (status == TRM_OK)
         status = clear_state(self, private_dir, err);
-    clearing all = {self, err};
+    clearing all = {self, dir, err};
     if (status == TRM_OK)
         status = self->fs->ops->list(self->fs, dir, remove_name, &all, err);
     if (status == TRM_OK)
@@ -491,6 +522,8 @@ trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_sub
     if (status == TRM_OK)
         status = decide(self, submission, &found, saved, err);
     free(saved);
+    if (status == TRM_OK && self->found != TRM_STATE_FRESH)
+        tidy(self);
     if (status == TRM_OK && self->found == TRM_STATE_FRESH)
         status = make_fresh(self, submission, err);
     if (status == TRM_OK && self->found == TRM_STATE_DONE)

@@ -91,7 +91,7 @@ static void begin_launch(trm_control *self, uint64_t epoch, const trm_begin *beg
     trm_node_state_get(self->node, &node);
     if (node.begun)
         return;
-    self->config.begun(self->config.context, begin);
+    self->config.meet(self->config.context, begin);
     if (trm_node_begin(self->node, epoch, begin, now_ns, &err) != TRM_OK)
         trm_warn("this rank cannot keep a copy of the job's log: %s", err.text);
 }
@@ -111,10 +111,12 @@ static void take_begin(trm_control *self, uint32_t from, const trm_wire_header *
     trm_begin *begin = calloc(1, sizeof *begin);
     if (begin)
         trm_begin_decode(begin, body);
-    if (begin && from == 0 && header->epoch && trm_reader_done(body) && makes_sense(self, begin))
+    if (!begin || from != 0 || !trm_reader_done(body) || !makes_sense(self, begin))
+        self->dropped++;
+    else if (header->epoch)
         begin_launch(self, header->epoch, begin, now_ns);
     else
-        self->dropped++;
+        self->config.meet(self->config.context, begin);
     free(begin);
 }
 
@@ -218,14 +220,15 @@ void trm_control_rank_dead(trm_control *self, uint32_t rank, uint64_t now_ns)
 static void leaderless_step(trm_control *self, const trm_node_state *node, uint64_t now_ns, uint64_t *wake_ns)
 {
     bool paused = now_ns - self->turn_ns > TRM_LOOP_PAUSED_MS * TRM_NS_PER_MS;
+    bool unborn = !node->begun && self->dead[0]; /* who was to begin the launch cannot any more */
     self->turn_ns = now_ns;
-    if (!node->leaderless || self->left_alone || paused)
+    if (!(node->leaderless || unborn) || self->left_alone || paused)
         self->leaderless_ns = 0;
-    if (!node->leaderless || self->left_alone)
+    if (!(node->leaderless || unborn) || self->left_alone)
         return;
     if (!self->leaderless_ns)
         self->leaderless_ns = now_ns;
-    bool lost = trm_node_is_lost(self->node, self->dead);
+    bool lost = unborn || trm_node_is_lost(self->node, self->dead);
     uint64_t due_ns = self->leaderless_ns + (lost ? TRM_LOST_MS : TRM_LEADERLESS_MS) * TRM_NS_PER_MS;
     if (now_ns < due_ns) {
         *wake_ns = due_ns < *wake_ns ? due_ns : *wake_ns;

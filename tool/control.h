@@ -40,8 +40,9 @@ typedef struct trm_control_config {
     const trm_ground *ground;
     const trm_control_worker *worker_ops;
     void *worker;
-    /* The launch has begun, and BEGIN says who this rank's neighbours are: once. */
-    void (*begun)(void *context, const trm_begin *begin);
+    /* Who this rank's neighbours are, as BEGIN says: those that are known before the launch has begun,
+     * then all of them. */
+    void (*meet)(void *context, const trm_begin *begin);
     void *context;
 } trm_control_config;
 

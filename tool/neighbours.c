@@ -21,11 +21,19 @@ static int open_pidfd(uint64_t pid)
 #endif
 }
 
+static bool is_watched(const trm_neighbours *self, uint32_t rank)
+{
+    for (uint32_t i = 0; i < self->count; i++)
+        if (self->item[i].rank == rank)
+            return true;
+    return false;
+}
+
 void trm_neighbours_watch(trm_neighbours *self, const trm_begin *begin)
 {
     for (uint32_t i = 0; i < begin->neighbours && self->count < TRM_NEIGHBOURS_MAX; i++) {
         uint64_t pid = begin->neighbour[i].pid;
-        if (pid == 0 || pid > INT32_MAX)
+        if (pid == 0 || pid > INT32_MAX || is_watched(self, begin->neighbour[i].rank))
             continue;
         int fd = open_pidfd(pid);
         if (fd < 0 && errno == ESRCH)

@@ -18,7 +18,8 @@ typedef struct trm_neighbours { /* zero-initialise */
 
 #define TRM_NEIGHBOURS_LOOK_MS 10u /* between two looks: a system call for all of them */
 
-/* Begins to watch those that BEGIN names. One that is gone already is told dead by the first look. */
+/* Begins to watch those that BEGIN names, each once. One that is gone already is told dead by the first look.
+ */
 void trm_neighbours_watch(trm_neighbours *self, const trm_begin *begin);
 /* The next that has died since the last call; false: none. */
 bool trm_neighbours_next_dead(trm_neighbours *self, uint32_t *rank, uint64_t now_ns);

@@ -37,8 +37,9 @@ struct trm_opener {
     trm_begin begin; /* as this rank itself gets it */
     bool begun;      /* … and has not taken it yet */
     trm_end end;
-    uint8_t *told; /* one a rank */
-    uint32_t untold, byes;
+    uint8_t *told;       /* one a rank: of the launch … */
+    uint8_t *introduced; /* … and before that, of this process */
+    uint32_t untold, byes, introductions;
     uint64_t refuse_until_ns;
     const char *interrupted; /* NULL: not */
 };
@@ -171,6 +172,23 @@ static bool tell_all(trm_opener *self)
     return any;
 }
 
+/* Tells who greets who it is that prepares the launch: a BEGIN without an epoch. */
+static void introduce(trm_opener *self)
+{
+    trm_writer frame = {0};
+    const trm_greeting *greeting = self->gather.greeting, *own = &greeting[self->ground->transport->rank];
+    if (self->introductions == self->gather.greeted || !own->body)
+        return;
+    for (uint32_t i = 0; i < self->ground->transport->ranks; i++) {
+        bool watches = &greeting[i] != own && greeting[i].host == own->host;
+        if (self->introduced[i] || !greeting[i].body || (watches && !tell(self, i, &frame)))
+            continue;
+        self->introduced[i] = 1;
+        self->introductions++;
+    }
+    trm_writer_close(&frame);
+}
+
 /* What was made is removed, unless the job was done before. */
 static void refuse(trm_opener *self, trm_status status, const char *why, uint64_t now_ns)
 {
@@ -196,8 +214,10 @@ trm_status trm_opener_create(trm_opener **out, const trm_spec *spec, const trm_g
     self->ground = ground;
     self->untold = ground->transport->ranks;
     self->told = calloc(self->untold, 1);
-    trm_status status = self->told ? trm_gather_init(&self->gather, self->untold, spec->report_bindings, err)
-                                   : trm_err_set(err, TRM_ENOMEM, "no memory to begin the job");
+    self->introduced = calloc(self->untold, 1);
+    trm_status status = self->told && self->introduced
+                            ? trm_gather_init(&self->gather, self->untold, spec->report_bindings, err)
+                            : trm_err_set(err, TRM_ENOMEM, "no memory to begin the job");
     if (status != TRM_OK) {
         trm_opener_destroy(self);
         return status;
@@ -216,6 +236,7 @@ void trm_opener_destroy(trm_opener *self)
     if (self->submitted)
         trm_submission_close(&self->submission);
     free(self->told);
+    free(self->introduced);
     free(self);
 }
 
@@ -263,6 +284,7 @@ static bool gather_step(trm_opener *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     if (!self->gather_until_ns)
         self->gather_until_ns = now_ns + TRM_GATHER_FIRST_MS * TRM_NS_PER_MS;
+    introduce(self);
     if (self->gather.greeted < self->ground->transport->ranks && now_ns < self->gather_until_ns &&
         !self->interrupted) {
         *wake_ns = self->gather_until_ns < *wake_ns ? self->gather_until_ns : *wake_ns;

@@ -85,7 +85,7 @@ static const trm_control_worker worker_ops = {.receive = worker_receive,
                                               .leave = worker_leave,
                                               .ended = worker_ended};
 
-static void begun(void *context, const trm_begin *begin)
+static void meet(void *context, const trm_begin *begin)
 {
     rank *self = context;
     trm_neighbours_watch(&self->neighbours, begin);
@@ -187,7 +187,7 @@ static trm_status begin(rank *self, const trm_options *options, trm_err *err)
                                  .ground = &self->ground,
                                  .worker_ops = &worker_ops,
                                  .worker = self->worker,
-                                 .begun = begun,
+                                 .meet = meet,
                                  .context = self};
     return status == TRM_OK ? trm_control_create(&self->control, &config, err) : status;
 }
