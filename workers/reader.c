@@ -122,8 +122,7 @@ static trm_status grow(trm_record_reader *self, uint64_t want, trm_err *err)
     if (!buffer)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a record of %llu bytes of input '%s'",
                            (unsigned long long)want, piece_of(self)->file->path);
-    buffer[room] =
-        '\0'; /* for what looks for the end of a string though it is told the length: some regexec do */
+    buffer[room] = '\0'; /* some regexec look for the end of a string, whatever they are told */
     self->buffer = buffer;
     self->room = room;
     self->at = buffer + at;

@@ -218,6 +218,16 @@ trm_status trm_scratch_keep_not(const trm_scratch *self, trm_err *err)
     return unlink(path) && errno != ENOENT ? trm_err_errno(err, TRM_EIO, errno, "%s", path) : TRM_OK;
 }
 
+bool trm_scratch_is_kept(const trm_scratch *self)
+{
+    int dir = open(self->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return false;
+    bool kept = is_kept(dir);
+    close(dir);
+    return kept;
+}
+
 void trm_scratch_close(trm_scratch *self)
 {
     if (self->lock_fd >= 0)

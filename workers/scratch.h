@@ -43,6 +43,8 @@ void trm_scratch_sweep(const trm_scratch *self);
  * is not done and not removed ("": for ever); takes the mark away. */
 trm_status trm_scratch_keep(const trm_scratch *self, const char *output_dir, trm_err *err);
 trm_status trm_scratch_keep_not(const trm_scratch *self, trm_err *err);
+/* Whether it has the mark, and for a job that is neither done nor removed. */
+bool trm_scratch_is_kept(const trm_scratch *self);
 /* A directory of another process, kept until now, is of no use any more: given its run store,
  * takes the mark away and removes the directory, if nobody uses it; else whoever does so
  * last, or a sweep. Nothing happens to what is no such directory of this user. */

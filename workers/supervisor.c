@@ -299,7 +299,9 @@ static _Noreturn void leave(supervisor *self, uint64_t grace_ms)
     uint64_t end_ns = trm_clock_now_ns() + END_WAIT_MS * TRM_NS_PER_MS;
     while (!wait_for_all(self, 20) && trm_clock_now_ns() < end_ns)
         kill_adopted();
-    if (!__atomic_load_n(self->args->lanes.keep_scratch, __ATOMIC_ACQUIRE))
+    /* The rank may have been ended when the job was done, by others. */
+    bool keep = __atomic_load_n(self->args->lanes.keep_scratch, __ATOMIC_ACQUIRE);
+    if (!keep || !trm_scratch_is_kept(self->args->scratch))
         trm_scratch_remove(self->args->scratch, NULL);
     _exit(EXIT_SUCCESS);
 }

@@ -11,7 +11,7 @@ yes 'a b c' | head -40 >"$work/lines" # 20 tasks, of which half wait at the gate
 begin() { # NAME RANKS
     name=$1
     rm -rf "$work/out" "$gate" "$gate.waiting"
-    timeout -k 5 "$JOB_SECONDS" "$trireme" run -n "$2" --executors 1 --split-size 12 --partitions 3 -p gate="$gate" -p after=10 \
+    timeout -k 60 "$JOB_SECONDS" "$trireme" run -n "$2" --executors 1 --split-size 12 --partitions 3 -p gate="$gate" -p after=10 \
         "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
     for _ in $(seq 300); do # all ranks, and a task at the gate

@@ -94,7 +94,7 @@ gate=$work/gate
 began() { # ARGUMENT…: a job that waits at the gate
     rm -rf "$work/out" "$gate" "$gate.waiting"
     yes 'a b c' | head -40 >"$work/lines"
-    timeout -k 5 "$JOB_SECONDS" "$trireme" run -n 2 --executors 1 --split-size 12 -p gate="$gate" -p after=1 "$@" \
+    timeout -k 60 "$JOB_SECONDS" "$trireme" run -n 2 --executors 1 --split-size 12 -p gate="$gate" -p after=1 "$@" \
         "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
     for _ in $(seq 300); do

@@ -93,7 +93,7 @@ finish() {
 run_job() {
     name=$1 code=$2
     shift 2
-    timeout -k 5 "$JOB_SECONDS" "$trireme" run "$@" >"$work/stdout" 2>"$work/err"
+    timeout -k 60 "$JOB_SECONDS" "$trireme" run "$@" >"$work/stdout" 2>"$work/err"
     got=$?
     case $got in $code) ;; *) fail "$name" "exit status $got, not $code"; return 1 ;; esac
 }

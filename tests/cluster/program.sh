@@ -14,7 +14,7 @@ own_job() {
     name=$1 code=$2
     shift 2
     rm -rf "$work/out"
-    timeout -k 5 "$JOB_SECONDS" "$@" -o "$work/out" >"$work/stdout" 2>"$work/err"
+    timeout -k 60 "$JOB_SECONDS" "$@" -o "$work/out" >"$work/stdout" 2>"$work/err"
     got=$?
     [ "$got" = "$code" ] || { fail "$name" "exit status $got, not $code"; return 1; }
     [ "$code" != 0 ] || parts "$work/out" | cmp -s - "$work/want" || { fail "$name" 'another result'; return 1; }

@@ -791,6 +791,8 @@ static _Noreturn void be_a_rank(fixture *it, int out, bool ends_itself)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     start(it);
+    if (it->spec.output_dir)
+        trm_crew_keep_scratch(it->crew, true);
     submit(it, 0, LOOP);
     family it_is = {.supervisor = it->crew->supervisor_pid};
     for (unsigned i = 0; i < 2; i++)
@@ -802,11 +804,18 @@ static _Noreturn void be_a_rank(fixture *it, int out, bool ends_itself)
         pause();
 }
 
+/* Killed; ended by itself; killed with runs that are to be kept, for a job that is done, that is not. */
 static void nothing_is_left_when_the_rank_dies(void **state)
 {
-    for (unsigned how = 0; how < 2; how++) {
+    for (unsigned how = 0; how < 4; how++) {
         fixture it;
         init(&it, 2);
+        if (how >= 2)
+            it.spec.output_dir = temp_tree_dir(&it.tree, "out");
+        if (how >= 2)
+            temp_tree_dir(&it.tree, "out/.trireme");
+        if (how == 2)
+            temp_tree_text(&it.tree, "out/_SUCCESS", "{}");
         int ends[2];
         assert_int_equal(pipe(ends), 0);
         pid_t rank = fork();
@@ -818,13 +827,13 @@ static void nothing_is_left_when_the_rank_dies(void **state)
         close(ends[1]);
         family seen;
         assert_int_equal(read(ends[0], &seen, sizeof seen), sizeof seen);
-        if (how == 0)
+        if (how != 1)
             assert_int_equal(kill(rank, SIGKILL), 0);
         expect_gone(seen.supervisor);
         expect_gone(seen.executor[0]);
         expect_gone(seen.executor[1]);
         assert_int_equal(waitpid(rank, NULL, 0), rank);
-        assert_int_equal(access(seen.scratch, F_OK), -1);
+        assert_int_equal(access(seen.scratch, F_OK), how == 3 ? 0 : -1);
         close(ends[0]);
         temp_tree_close(&it.tree);
     }
