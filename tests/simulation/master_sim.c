@@ -512,7 +512,7 @@ static void receive(history *self, uint32_t rank)
         if (header.type == TRM_WIRE_LEADS)
             learn_leader(self, rank, from, &header);
         if (!is_for_master(header.type))
-            sim_worker_frame(self->workers[rank], from, bytes, len);
+            sim_worker_receive(self->workers[rank], from, &header, &body, self->now_ns);
         else if (self->masters[rank])
             trm_master_receive(self->masters[rank], from, &header, &body, self->now_ns);
     }

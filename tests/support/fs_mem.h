@@ -50,6 +50,9 @@ void trm_fs_mem_destroy(trm_fs *fs);
 void trm_fs_mem_crash(trm_fs *fs);
 /* The process dies: as above, but nothing that was written is lost. */
 void trm_fs_mem_kill(trm_fs *fs);
+/* The machine that has written this file loses power, and not the one that the files are on: what was
+ * written and not synced comes out as in trm_fs_mem_crash. The file stays open. */
+void trm_fs_mem_crash_file(trm_file *file);
 /* The disk is replaced by an empty one. */
 void trm_fs_mem_wipe(trm_fs *fs);
 

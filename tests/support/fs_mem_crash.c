@@ -145,17 +145,28 @@ void trm_fs_mem_kill(trm_fs *fs)
     self->stop_set = false;
 }
 
+static void crash_content(mem_fs *self, mem_node *node)
+{
+    if (node->first)
+        crash_node(self, node);
+    mem_changes_drop(node);
+    mem_content_resize(&node->live, 0);
+    mem_content_put(&node->live, 0, node->durable.bytes, node->durable.len);
+}
+
+void trm_fs_mem_crash_file(trm_file *base)
+{
+    mem_file *file = (mem_file *)base;
+    if (!file->dead && file->node->first)
+        crash_content((mem_fs *)base->fs, file->node);
+}
+
 void trm_fs_mem_crash(trm_fs *fs)
 {
     mem_fs *self = (mem_fs *)fs;
     trm_fs_mem_kill(fs);
-    for (mem_node *node = self->nodes; node; node = node->next) {
-        if (node->first)
-            crash_node(self, node);
-        mem_changes_drop(node);
-        mem_content_resize(&node->live, 0);
-        mem_content_put(&node->live, 0, node->durable.bytes, node->durable.len);
-    }
+    for (mem_node *node = self->nodes; node; node = node->next)
+        crash_content(self, node);
     crash_names(self);
     name_changes_drop(self);
     mem_names_clear(&self->live);

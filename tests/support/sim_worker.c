@@ -15,6 +15,10 @@
 #define NOWHERE UINT32_MAX
 #define HELLO_FOLLOW_NS (200 * TRM_NS_PER_MS)
 #define PULSE_NS (TRM_PULSE_MS * TRM_NS_PER_MS)
+#define MASTER_SILENT_NS (30000 * TRM_NS_PER_MS)
+#define MASTER_BEGIN_NS (120000 * TRM_NS_PER_MS)
+#define PAUSE_NS (1000 * TRM_NS_PER_MS)
+#define FULL_NS TRM_NS_PER_MS /* until what found no room is sent again */
 
 typedef struct running {
     trm_order order;
@@ -25,7 +29,7 @@ struct sim_worker {
     sim_worker_config config;
     char host[64], store[64];
     trm_draw draw;
-    uint64_t now_ns, hello_ns, pulse_ns, epoch, term, dropped;
+    uint64_t now_ns, heard_ns, hello_ns, pulse_ns, epoch, term, dropped;
     uint32_t master;
     bool hello_sent, set_up, attached, claim_due, ended;
     trm_end end;
@@ -488,16 +492,39 @@ static void on_outputs(sim_worker *self, trm_reader *body)
     }
 }
 
-static void on_end(sim_worker *self, trm_reader *body)
+void sim_worker_leave(sim_worker *self, const trm_end *end)
 {
-    trm_end_decode(&self->end, body);
-    assert(trm_reader_done(body));
+    if (self->ended)
+        return;
+    self->end = *end;
     self->ended = true;
     begin(self, TRM_WIRE_BYE);
     send(self);
     for (size_t i = 0; i < self->config.runs->count && !self->end.keep_runs; i++)
         if (strcmp(self->config.runs->run[i].store, self->store) == 0)
             self->config.runs->run[i].gone = true;
+}
+
+static void on_end(sim_worker *self, trm_reader *body)
+{
+    trm_end end;
+    trm_end_decode(&end, body);
+    assert(trm_reader_done(body));
+    sim_worker_leave(self, &end);
+}
+
+/* As workers/worker.c does. */
+static void watch_master(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
+{
+    if (!self->heard_ns || now_ns - self->now_ns > PAUSE_NS)
+        self->heard_ns = now_ns;
+    uint64_t due_ns = self->heard_ns + (self->set_up ? MASTER_SILENT_NS : MASTER_BEGIN_NS);
+    if (!self->config.watches_master || self->master == self->config.transport->rank)
+        return;
+    if (now_ns >= due_ns)
+        sim_worker_leave(self, &(trm_end){.exit_code = 5, .keep_runs = true});
+    else if (due_ns < *wake_ns)
+        *wake_ns = due_ns;
 }
 
 static void on_settled(sim_worker *self, trm_reader *body)
@@ -533,6 +560,7 @@ static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *bo
 
 void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
 {
+    watch_master(self, now_ns, wake_ns);
     self->now_ns = now_ns;
     if (self->ended)
         return;
@@ -542,6 +570,8 @@ void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
         *wake_ns = self->hello_ns;
     executors_step(self, wake_ns);
     reports_send(self);
+    if (self->attached && (self->claim_due || self->ledger.due_bytes) && now_ns + FULL_NS < *wake_ns)
+        *wake_ns = now_ns + FULL_NS;
     if (self->hello_sent && now_ns >= self->pulse_ns) {
         trm_pulse pulse = {.running = running_count(self),
                            .queued = (uint32_t)(self->queue_count - self->queue_at)};
@@ -553,12 +583,13 @@ void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
         *wake_ns = self->pulse_ns;
 }
 
-void sim_worker_frame(sim_worker *self, uint32_t from, const uint8_t *bytes, size_t len)
+void sim_worker_receive(sim_worker *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
+                        uint64_t now_ns)
 {
-    trm_wire_header header;
-    trm_reader body;
-    if (trm_wire_open(bytes, len, &header, &body) == TRM_OK && from == self->master && !self->ended)
-        obey(self, &header, &body);
+    if (from == self->master)
+        self->heard_ns = now_ns;
+    if (from == self->master && !self->ended)
+        obey(self, header, body);
     else
         self->dropped += !self->ended;
 }
@@ -613,6 +644,7 @@ void sim_worker_set_master(sim_worker *self, uint32_t master, uint64_t epoch, ui
     self->epoch = epoch;
     self->term = term;
     self->attached = self->claim_due = false;
+    self->heard_ns = self->now_ns;
     if (self->hello_sent)
         self->hello_ns = self->now_ns;
 }
@@ -620,6 +652,11 @@ void sim_worker_set_master(sim_worker *self, uint32_t master, uint64_t epoch, ui
 uint64_t sim_worker_term(const sim_worker *self)
 {
     return self->term;
+}
+
+uint64_t sim_worker_epoch(const sim_worker *self)
+{
+    return self->epoch;
 }
 
 static bool has_failed(const ledger_entry *entry)

@@ -55,6 +55,7 @@ typedef struct sim_worker_config {
     uint32_t executors;
     trm_status hello_status; /* TRM_OK, or why its crew cannot work */
     uint64_t hello_ns;       /* when it says HELLO */
+    bool watches_master;     /* as trm_worker does: it leaves when it hears nothing for long */
     uint64_t seed;
     /* Whether this rank can read the output, in place or from its rank. */
     bool (*is_readable)(void *context, uint32_t reader, const trm_output_at *at);
@@ -65,8 +66,9 @@ typedef struct sim_worker_config {
 
 sim_worker *sim_worker_create(const sim_worker_config *config); /* aborts without memory */
 void sim_worker_destroy(sim_worker *self);
-/* A frame for the worker: whoever holds the rank's transport reads it. */
-void sim_worker_frame(sim_worker *self, uint32_t from, const uint8_t *bytes, size_t len);
+/* A frame for the worker, opened already. */
+void sim_worker_receive(sim_worker *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
+                        uint64_t now_ns);
 /* It learns of another master, as trm_worker_set_master. */
 void sim_worker_set_master(sim_worker *self, uint32_t master, uint64_t epoch, uint64_t term);
 uint64_t sim_worker_term(const sim_worker *self);
@@ -76,7 +78,10 @@ bool sim_worker_holds(const sim_worker *self, uint8_t phase, uint32_t task, trm_
 uint64_t sim_worker_claimed_term(const sim_worker *self);
 /* Ends attempts that are due, sends. Lowers *wake_ns. */
 void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns);
+/* As trm_worker_leave. */
+void sim_worker_leave(sim_worker *self, const trm_end *end);
 bool sim_worker_ended(const sim_worker *self, trm_end *end);
+uint64_t sim_worker_epoch(const sim_worker *self);
 uint64_t sim_worker_dropped(const sim_worker *self);
 
 /* What every attempt of a task counts and leaves, so that totals are known beforehand. */

@@ -23,6 +23,7 @@ typedef struct endpoint {
     message *arrived, *arrived_last;
     message *current; /* what receive has given out */
     size_t *queued;   /* bytes on their way to it, by sender */
+    uint64_t *cut_ns; /* until when the link from a sender is down */
 } endpoint;
 
 struct trm_transport_net {
@@ -52,6 +53,8 @@ static void free_list(message *first)
 /* Behind what arrives before it, and behind everything from the same rank. */
 static void post(endpoint *to, message *made)
 {
+    if (made->at_ns < to->cut_ns[made->from])
+        made->at_ns = to->cut_ns[made->from];
     for (message *at = to->first; at; at = at->next)
         if (at->from == made->from && at->at_ns > made->at_ns)
             made->at_ns = at->at_ns;
@@ -81,6 +84,8 @@ static trm_status mem_send(trm_transport *base, uint32_t to, const void *bytes, 
         net->counts.lost++;
         return TRM_OK;
     }
+    if (net->options.sent)
+        net->options.sent(net->options.context, base->rank, to, bytes, len);
     message *made = malloc(sizeof *made + len);
     assert(made);
     uint64_t spread = net->options.delay_max_ns - net->options.delay_min_ns;
@@ -172,7 +177,8 @@ trm_transport_net *trm_transport_net_create(const trm_transport_net_options *opt
         self->ranks[i].base = (trm_transport){.ops = &mem_ops, .rank = i, .ranks = options->ranks};
         self->ranks[i].net = self;
         self->ranks[i].queued = calloc(options->ranks, sizeof(size_t));
-        made = self->ranks[i].queued != NULL;
+        self->ranks[i].cut_ns = calloc(options->ranks, sizeof(uint64_t));
+        made = self->ranks[i].queued && self->ranks[i].cut_ns;
     }
     if (made)
         return self;
@@ -188,6 +194,7 @@ void trm_transport_net_destroy(trm_transport_net *self)
         if (self->ranks[i].queued)
             drop_all(&self->ranks[i]);
         free(self->ranks[i].queued);
+        free(self->ranks[i].cut_ns);
     }
     free(self->ranks);
     free(self);
@@ -213,28 +220,62 @@ uint64_t trm_transport_net_next_ns(const trm_transport_net *self)
     return next;
 }
 
+uint64_t trm_transport_net_arrival_ns(const trm_transport_net *self, uint32_t rank)
+{
+    return self->ranks[rank].first ? self->ranks[rank].first->at_ns : UINT64_MAX;
+}
+
+void trm_transport_net_set_delay(trm_transport_net *self, uint64_t min_ns, uint64_t max_ns)
+{
+    self->options.delay_min_ns = min_ns;
+    self->options.delay_max_ns = max_ns;
+}
+
+/* Takes what is on its way from a rank out of what is on its way to another. */
+static message *take_out(endpoint *to, uint32_t from)
+{
+    message *taken = NULL, **last = &taken;
+    for (message **at = &to->first; *at;) {
+        message *it = *at;
+        if (it->from != from) {
+            at = &it->next;
+            continue;
+        }
+        *at = it->next;
+        it->next = NULL;
+        *last = it;
+        last = &it->next;
+        to->queued[from] -= it->len;
+    }
+    return taken;
+}
+
+void trm_transport_net_cut(trm_transport_net *self, uint32_t from, uint32_t to, uint64_t until_ns)
+{
+    endpoint *other = &self->ranks[to];
+    other->cut_ns[from] = until_ns;
+    for (message *at = take_out(other, from), *next; at; at = next) {
+        next = at->next;
+        post(other, at);
+    }
+}
+
 void trm_transport_net_set_loss(trm_transport_net *self, unsigned permille)
 {
     self->options.loss_permille = permille;
 }
 
-void trm_transport_net_kill(trm_transport_net *self, uint32_t rank)
+void trm_transport_net_kill_late(trm_transport_net *self, uint32_t rank)
 {
     drop_all(&self->ranks[rank]);
     self->ranks[rank].dead = true;
-    for (uint32_t i = 0; i < self->options.ranks; i++) {
-        endpoint *other = &self->ranks[i];
-        for (message **at = &other->first; *at;) {
-            message *gone = *at;
-            if (gone->from != rank) {
-                at = &gone->next;
-                continue;
-            }
-            *at = gone->next;
-            other->queued[rank] -= gone->len;
-            free(gone);
-        }
-    }
+}
+
+void trm_transport_net_kill(trm_transport_net *self, uint32_t rank)
+{
+    trm_transport_net_kill_late(self, rank);
+    for (uint32_t i = 0; i < self->options.ranks; i++)
+        free_list(take_out(&self->ranks[i], rank));
 }
 
 void trm_transport_net_counts_get(const trm_transport_net *self, trm_transport_net_counts *out)
