@@ -102,33 +102,28 @@ close_file:
     return status;
 }
 
-/* Makes `path`, whose parent is there, and makes its name durable. */
-static trm_status make_one(trm_fs *fs, const char *path, int flags, trm_err *err)
+trm_status trm_fs_sync_name(trm_fs *fs, const char *path, trm_err *err)
+{
+    char parent[TRM_FS_PATH_BYTES_MAX];
+    trm_status status = parent_of(path, parent, err);
+    return status == TRM_OK ? fs->ops->sync_dir(fs, parent, err) : status;
+}
+
+trm_status trm_fs_make_dir(trm_fs *fs, const char *path, int flags, trm_err *err)
 {
     trm_status status = fs->ops->make_dir(fs, path, flags, err);
-    if (status == TRM_AGAIN)
-        return TRM_OK;
-    char parent[TRM_FS_PATH_BYTES_MAX];
-    if (status == TRM_OK)
-        status = parent_of(path, parent, err);
-    if (status == TRM_OK)
-        status = fs->ops->sync_dir(fs, parent, err);
-    return status;
+    return status == TRM_OK ? trm_fs_sync_name(fs, path, err) : status;
 }
 
 trm_status trm_fs_make_dirs(trm_fs *fs, const char *path, int flags, trm_err *err)
 {
-    trm_status status = fs->ops->make_dir(fs, path, flags, err);
+    trm_status status = trm_fs_make_dir(fs, path, flags, err);
     if (status == TRM_AGAIN)
         return TRM_OK;
     char part[TRM_FS_PATH_BYTES_MAX];
     size_t len = strlen(path);
     if (len == 0 || len >= sizeof part)
         return trm_err_set(err, TRM_EIO, "not a path for a directory: \"%.80s\"", path);
-    if (status == TRM_OK) {
-        status = parent_of(path, part, err);
-        return status == TRM_OK ? fs->ops->sync_dir(fs, part, err) : status;
-    }
     if (status != TRM_ELOST)
         return status;
     for (size_t at = 1; at <= len; at++) {
@@ -136,8 +131,8 @@ trm_status trm_fs_make_dirs(trm_fs *fs, const char *path, int flags, trm_err *er
             continue;
         memcpy(part, path, at);
         part[at] = '\0';
-        status = make_one(fs, part, flags, err);
-        if (status != TRM_OK)
+        status = trm_fs_make_dir(fs, part, flags, err);
+        if (status != TRM_OK && status != TRM_AGAIN)
             return status;
     }
     return TRM_OK;

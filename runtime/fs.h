@@ -92,6 +92,11 @@ trm_status trm_fs_write_whole(trm_fs *fs, const char *path, const void *bytes, s
  * files above `max` with TRM_ELIMIT. One byte more is allocated and set to 0. */
 trm_status trm_fs_read_whole(trm_fs *fs, const char *path, size_t max, uint8_t **out, size_t *len,
                              trm_err *err);
+/* Makes the name `path` durable: that it is there, or is not. */
+trm_status trm_fs_sync_name(trm_fs *fs, const char *path, trm_err *err);
+/* Makes the directory `path`, whose parent is there, and makes its name durable. TRM_AGAIN: it is
+ * there already. */
+trm_status trm_fs_make_dir(trm_fs *fs, const char *path, int flags, trm_err *err);
 /* Makes `path` and what is missing above it, and makes what it made durable. */
 trm_status trm_fs_make_dirs(trm_fs *fs, const char *path, int flags, trm_err *err);
 /* Removes a tree, depth first, never following a link; TRM_OK when it is not there.

@@ -121,7 +121,7 @@ static trm_status save_identity(trm_state_dir *self, const trm_submission *submi
 
 /* ---- Making directories ----------------------------------------------------------------------- */
 
-/* Makes `path`, and notes the highest directory that was not there. */
+/* Makes `path` durable, and notes the highest directory that was not there. */
 static trm_status make_dirs_noted(trm_state_dir *self, const char *path, trm_err *err)
 {
     char part[PATH_BYTES];
@@ -134,7 +134,7 @@ static trm_status make_dirs_noted(trm_state_dir *self, const char *path, trm_err
             continue;
         memcpy(part, path, at);
         part[at] = '\0';
-        status = self->fs->ops->make_dir(self->fs, part, TRM_FS_SHARED, err);
+        status = trm_fs_make_dir(self->fs, part, TRM_FS_SHARED, err);
         if (status == TRM_AGAIN) {
             status = TRM_OK;
         } else if (status == TRM_OK && !self->first_made[0]) {
@@ -147,7 +147,7 @@ static trm_status make_dirs_noted(trm_state_dir *self, const char *path, trm_err
 /* Makes one directory; *made: it was not there. */
 static trm_status make_one(trm_state_dir *self, const char *path, int flags, bool *made, trm_err *err)
 {
-    trm_status status = self->fs->ops->make_dir(self->fs, path, flags, err);
+    trm_status status = trm_fs_make_dir(self->fs, path, flags, err);
     *made = status == TRM_OK;
     return status == TRM_AGAIN ? TRM_OK : status;
 }
@@ -187,7 +187,7 @@ static trm_status take_output(trm_state_dir *self, listing *out, trm_err *err)
     trm_status status = fs->ops->list(fs, dir, note_name, out, err);
     if (status != TRM_ELOST)
         return blame_output(status);
-    status = fs->ops->make_dir(fs, dir, TRM_FS_SHARED, err);
+    status = trm_fs_make_dir(fs, dir, TRM_FS_SHARED, err);
     if (status == TRM_AGAIN)
         return trm_err_set(err, TRM_EOUTPUT,
                            "the output directory '%s' is a symbolic link: name what it points to", dir);
@@ -459,12 +459,31 @@ static trm_status decide(trm_state_dir *self, trm_submission *submission, const 
     status = found->names ? check_place(self, err) : TRM_OK;
     if (status == TRM_OK && (found->names || found->private_dir))
         status = clear_output(self, private_dir, err);
+    /* Of a launch that died before the identity was there: the output says that it was its own. */
+    bool own = elsewhere[0] && strcmp(lies, self->spec->state_dir) == 0 && saved->status == TRM_ELOST;
     if (status == TRM_OK && is_elsewhere(self))
-        status = check_state_elsewhere(self, saved, err);
+        status =
+            own ? clear_state(self, self->spec->state_dir, err) : check_state_elsewhere(self, saved, err);
     return status;
 }
 
 /* ---- Making ----------------------------------------------------------------------------------------- */
+
+/* A directory that was there may have been made by a launch that died before its name was durable. Where
+ * that cannot be asked for, since a directory may not be read, nobody like us has made what is in it. */
+static void sync_names(trm_fs *fs, const char *path)
+{
+    char part[PATH_BYTES];
+    trm_err err;
+    size_t len = strlen(path);
+    for (size_t at = 1; at <= len && len < sizeof part; at++) {
+        if ((path[at] != '/' && path[at] != '\0') || path[at - 1] == '/')
+            continue;
+        memcpy(part, path, at);
+        part[at] = '\0';
+        trm_fs_sync_name(fs, part, &err);
+    }
+}
 
 /* The identity comes last: it says that all the rest is there. */
 static trm_status make_fresh(trm_state_dir *self, const trm_submission *submission, trm_err *err)
@@ -483,6 +502,10 @@ static trm_status make_fresh(trm_state_dir *self, const trm_submission *submissi
     if (status == TRM_OK)
         status = trm_plan_save(&submission->plan, self->fs, state, &crc, err);
     assert(status != TRM_OK || crc == submission->identity.plan_crc);
+    if (status == TRM_OK)
+        sync_names(self->fs, self->spec->output_dir);
+    if (status == TRM_OK && is_elsewhere(self))
+        sync_names(self->fs, state);
     if (status == TRM_OK)
         status = save_identity(self, submission, err);
     return blame_output(status);

@@ -3,6 +3,7 @@
 #include "jobs/names.h"
 #include "scheduler/state_dir.h"
 #include "scheduler/state_look.h"
+#include "tests/support/fs_mem.h"
 #include "tests/unit/temp_tree.h"
 
 #include <setjmp.h>
@@ -353,6 +354,47 @@ static void who_only_looks_sees_where_and_whether(void **state)
     }
 }
 
+/* Opens a job without inputs in a file system in memory; the submission is closed. */
+static trm_status open_in_memory(trm_state_dir *dir, const trm_spec *spec, trm_fs *fs)
+{
+    trm_traits traits = {.name = "none", .input = TRM_INPUT_NONE};
+    trm_submission submission;
+    trm_err err;
+    trm_status status = trm_submission_init(&submission, spec, &traits, 2, 64u << 20, fs, &err);
+    assert_int_equal(status, TRM_OK);
+    status = trm_state_dir_open(dir, spec, &submission, fs, &err);
+    trm_submission_close(&submission);
+    return status;
+}
+
+/* Also when a process before it died between making a directory and making its name durable: it is
+ * stopped after each change. */
+static void its_names_outlive_a_loss_of_power(void **state)
+{
+    char out[] = "/a/out", inside[] = "/a/out/.trireme", elsewhere[] = "/b/state";
+    for (unsigned run = 0; run < 200; run++) {
+        trm_spec spec = {
+            .output_dir = out, .state_dir = run % 2 ? elsewhere : inside, .tasks = 3, .partitions = 1};
+        trm_fs *fs = trm_fs_mem_create(run);
+        trm_state_dir dir;
+        trm_err err;
+        assert_int_equal(trm_fs_make_dirs(fs, "/b", 0, &err), TRM_OK);
+        trm_fs_mem_stop_after(fs, run / 4);
+        trm_status status = open_in_memory(&dir, &spec, fs);
+        if (status == TRM_OK)
+            trm_state_dir_close(&dir);
+        trm_fs_mem_kill(fs);
+        assert_int_equal(open_in_memory(&dir, &spec, fs), TRM_OK);
+        trm_state_dir_close(&dir);
+        trm_fs_mem_crash(fs);
+        assert_int_equal(open_in_memory(&dir, &spec, fs), TRM_OK);
+        if (dir.found != TRM_STATE_RESUME)
+            fail_msg("run %u: the state of the job is gone", run);
+        trm_state_dir_close(&dir);
+        trm_fs_mem_destroy(fs);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +410,7 @@ int main(void)
         cmocka_unit_test(two_launches_do_not_share_an_output),
         cmocka_unit_test(a_state_elsewhere_belongs_to_one_output),
         cmocka_unit_test(what_a_crash_left_before_the_identity_is_cleared),
+        cmocka_unit_test(its_names_outlive_a_loss_of_power),
         cmocka_unit_test(who_only_looks_sees_where_and_whether),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
