@@ -310,15 +310,18 @@ static trm_status open_last(const trm_epochs_config *config, last_launch *self, 
 /* ---- Whose the next launch is ------------------------------------------------------------------------- */
 
 /* One message to one register and back: the stores are files. */
-static void ask(const trm_epochs_config *config, const store *at, uint64_t register_id,
-                const trm_paxos_message *request, uint64_t now_ns, trm_paxos_proposer *proposer)
+static trm_status ask(const trm_epochs_config *config, const store *at, uint64_t register_id,
+                      const trm_paxos_message *request, uint64_t now_ns, trm_paxos_proposer *proposer,
+                      trm_err *err)
 {
     char owner[PATH_BYTES];
     trm_paxos_message answer;
-    trm_err err;
-    if (owner_name(at->dir, owner, &err) == TRM_OK &&
-        trm_paxos_store_answer(config->fs, owner, register_id, request, &answer, &err) == TRM_OK)
+    trm_status status = owner_name(at->dir, owner, err);
+    if (status == TRM_OK)
+        status = trm_paxos_store_answer(config->fs, owner, register_id, request, &answer, err);
+    if (status == TRM_OK)
         trm_paxos_proposer_receive(proposer, &answer, now_ns);
+    return status;
 }
 
 /* TRM_OK: it is ours; TRM_AGAIN: it is another's, who has not begun it and does not live (we hold
@@ -351,16 +354,24 @@ static trm_status decide(const trm_epochs_config *config, const last_launch *las
     uint64_t now_ns = 0; /* no time passes: files answer at once, or not at all */
     trm_paxos_proposer_init(&proposer, &begin, now_ns);
     bool own = false;
+    trm_status failed = TRM_OK; /* a store, the last time that one did, and why */
+    trm_err why = {""};
     for (unsigned round = 0; round < DECIDE_ROUNDS_MAX; round++) {
         uint32_t to;
         trm_paxos_message request;
-        while (trm_paxos_proposer_next(&proposer, &to, &request))
-            ask(config, stores[to], epoch, &request, now_ns, &proposer);
+        while (trm_paxos_proposer_next(&proposer, &to, &request)) {
+            trm_status asked = ask(config, stores[to], epoch, &request, now_ns, &proposer, &why);
+            if (asked != TRM_OK && asked != TRM_AGAIN) /* else it is another's turn at the store */
+                failed = asked;
+        }
         if (trm_paxos_proposer_decided(&proposer, &own))
             return own ? TRM_OK : TRM_AGAIN;
         now_ns = proposer.deadline_ns;
         trm_paxos_proposer_tick(&proposer, now_ns);
     }
+    if (failed != TRM_OK)
+        return trm_err_set(err, failed, "whose launch %" PRIu64 " is could not be decided: %s", epoch,
+                           why.text);
     return trm_err_set(err, TRM_EFENCED, "whose launch %" PRIu64 " is could not be decided: others try too",
                        epoch);
 }
