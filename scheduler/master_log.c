@@ -25,10 +25,11 @@ void master_give_up(trm_master *self, trm_status status, const char *why)
     self->end_ns = 0;
 }
 
-/* Another rank leads, or will: nothing more is said or written here. */
+/* Another rank leads, or will: nothing more is said or written here. Once the job is over it is to be
+ * said all the same: the ranks that have left may be those that made this one lead. */
 void master_depose(trm_master *self, const char *why)
 {
-    if (self->deposed)
+    if (self->deposed || self->stage >= STAGE_END)
         return;
     self->deposed = true;
     snprintf(self->deposed_why, sizeof self->deposed_why, "%s", why);
