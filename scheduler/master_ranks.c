@@ -391,7 +391,8 @@ static bool pulse_step(trm_master *self, uint64_t *wake_ns)
     if (due) {
         master_frame_begin(self, TRM_WIRE_LEADS);
         for (uint32_t i = 0; i < self->config.ranks; i++)
-            if (i != self->own_rank && self->ranks[i].state != RANK_GONE)
+            if (self->ranks[i].state !=
+                RANK_GONE)                  /* its own too: should it not lead any more, it misses it */
                 master_frame_send(self, i); /* one that finds no room is not missed */
         self->pulse_ns = self->now_ns + TRM_MASTER_PULSE_MS * MS;
     }

@@ -127,15 +127,17 @@ static void take_frame(trm_control *self, uint32_t from, const trm_wire_header *
         take_begin(self, from, header, body, now_ns);
         return;
     }
-    if (self->leader && is_for_leader(header)) {
-        trm_leader_receive(self->leader, from, header, body, now_ns);
-    } else if (self->opener && is_for_leader(header) && header->epoch == 0) {
-        trm_opener_receive(self->opener, from, header, body, now_ns);
-    } else {
-        if (header->type == TRM_WIRE_LEADS)
-            trm_node_hear_leader(self->node, from, header->epoch, header->term);
-        self->config.worker_ops->receive(self->config.worker, from, header, body, now_ns);
+    if (is_for_leader(header)) { /* should nobody lead here, it is said again to who does */
+        trm_reader copy = *body;
+        if (self->leader)
+            trm_leader_receive(self->leader, from, header, body, now_ns);
+        if (self->opener && header->epoch == 0)
+            trm_opener_receive(self->opener, from, header, &copy, now_ns);
+        return;
     }
+    if (header->type == TRM_WIRE_LEADS)
+        trm_node_hear_leader(self->node, from, header->epoch, header->term);
+    self->config.worker_ops->receive(self->config.worker, from, header, body, now_ns);
 }
 
 static void take_message(trm_control *self, uint32_t from, const uint8_t *bytes, size_t len, uint64_t now_ns)
@@ -289,10 +291,7 @@ bool trm_control_is_over(const trm_control *self, trm_end *end)
     if (self->leader)
         return trm_leader_ended(self->leader, end);
     *end = of_worker;
-    trm_end refused;
-    bool telling = self->opener && of_worker.exit_code != TRM_EXIT_INTERRUPTED && !self->left_alone &&
-                   !self->master_term;
-    return !telling || trm_opener_ended(self->opener, &refused);
+    return !self->opener || self->left_alone || !trm_opener_is_refusing(self->opener);
 }
 
 bool trm_control_knows_end(const trm_control *self, const trm_end *end)

@@ -189,6 +189,18 @@ static void introduce(trm_opener *self)
     trm_writer_close(&frame);
 }
 
+/* It still asks: what it was told may be lost, and it may be one whose vote is needed. */
+static void tell_again(trm_opener *self, uint32_t rank)
+{
+    bool told = self->told[rank] && self->life != LIFE_ENDED && rank != self->ground->transport->rank;
+    if (!told)
+        return;
+    self->told[rank] = 0;
+    self->untold++;
+    if (self->life == LIFE_OVER)
+        self->life = LIFE_TELLING;
+}
+
 /* What was made is removed, unless the job was done before. */
 static void refuse(trm_opener *self, trm_status status, const char *why, uint64_t now_ns)
 {
@@ -249,6 +261,8 @@ void trm_opener_receive(trm_opener *self, uint32_t from, const trm_wire_header *
         trm_gather_take(&self->gather, from, header, body);
         if (self->gather.greeted == 1)
             self->gather_until_ns = now_ns + TRM_GATHER_MS * TRM_NS_PER_MS;
+    } else if (header->type == TRM_WIRE_HELLO) {
+        tell_again(self, from);
     }
 }
 
@@ -352,6 +366,11 @@ bool trm_opener_begun(trm_opener *self, uint64_t *epoch, const trm_begin **begin
     *epoch = self->epoch;
     *begin = &self->begin;
     return true;
+}
+
+bool trm_opener_is_refusing(const trm_opener *self)
+{
+    return self->life == LIFE_REFUSED;
 }
 
 bool trm_opener_ended(const trm_opener *self, trm_end *end)

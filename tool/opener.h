@@ -26,7 +26,7 @@ trm_status trm_opener_create(trm_opener **out, const trm_spec *spec, const trm_g
 /* Lets go of the output directory's lock. NULL is fine. */
 void trm_opener_destroy(trm_opener *self);
 
-/* HELLO, or BYE, of a worker. */
+/* HELLO, or BYE, of a worker that knows of no launch. */
 void trm_opener_receive(trm_opener *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
                         uint64_t now_ns);
 /* Returns whether anything was done; *wake_ns is lowered to when it must be called again. */
@@ -36,7 +36,9 @@ void trm_opener_interrupt(trm_opener *self, const char *why);
 
 /* What this rank itself is to take as BEGIN, once: as the others get it. */
 bool trm_opener_begun(trm_opener *self, uint64_t *epoch, const trm_begin **begin);
-/* The job was refused or is done already, and everybody has been told; `end` says how. */
+/* The job was refused or is done already, and others are being told. */
+bool trm_opener_is_refusing(const trm_opener *self);
+/* … and everybody has been told; `end` says how. */
 bool trm_opener_ended(const trm_opener *self, trm_end *end);
 
 #endif

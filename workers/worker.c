@@ -412,8 +412,6 @@ static void watch_master(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns)
         self->heard_ns = now_ns;
     uint64_t silent_ms = self->set_up ? MASTER_SILENT_MS : MASTER_BEGIN_MS;
     uint64_t due_ns = self->heard_ns + silent_ms * MS;
-    if (self->master == self->transport->rank)
-        return;
     if (now_ns < due_ns) {
         *wake_ns = due_ns < *wake_ns ? due_ns : *wake_ns;
         return;

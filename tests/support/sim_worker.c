@@ -519,7 +519,7 @@ static void watch_master(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
     if (!self->heard_ns || now_ns - self->now_ns > PAUSE_NS)
         self->heard_ns = now_ns;
     uint64_t due_ns = self->heard_ns + (self->set_up ? MASTER_SILENT_NS : MASTER_BEGIN_NS);
-    if (!self->config.watches_master || self->master == self->config.transport->rank)
+    if (!self->config.watches_master)
         return;
     if (now_ns >= due_ns)
         sim_worker_leave(self, &(trm_end){.exit_code = 5, .keep_runs = true});
