@@ -329,14 +329,19 @@ static trm_status mem_remove_tree(trm_fs *fs, const char *path, trm_err *err)
     mem_spell(key, path);
     size_t len = strlen(key);
     trm_status status = TRM_OK;
-    /* Children come behind their directory in the list. */
-    for (size_t i = self->live.len; i-- > 0 && status == TRM_OK;) {
-        const char *at = self->live.items[i].path;
-        if (strncmp(at, key, len) != 0 || (at[len] != '\0' && at[len] != '/'))
-            continue;
-        char gone[TRM_FS_PATH_BYTES_MAX];
-        strcpy(gone, at);
-        status = mem_remove(fs, gone, err);
+    /* After a crash, children may stand in front of their directory in the list: then it takes another
+     * round. */
+    for (bool any = true; any && status == TRM_OK;) {
+        any = false;
+        for (size_t i = self->live.len; i-- > 0 && status == TRM_OK;) {
+            const char *at = self->live.items[i].path;
+            if (strncmp(at, key, len) != 0 || (at[len] != '\0' && at[len] != '/') || has_children(self, at))
+                continue;
+            char gone[TRM_FS_PATH_BYTES_MAX];
+            strcpy(gone, at);
+            status = mem_remove(fs, gone, err);
+            any = true;
+        }
     }
     return status;
 }
