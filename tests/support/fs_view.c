@@ -3,7 +3,9 @@
 
 #include "tests/support/fs_mem.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct view_file {
     trm_file base;
@@ -39,6 +41,13 @@ static trm_status begin_change(trm_fs *fs, trm_err *err)
     return begin(fs, err);
 }
 
+static bool is_hidden(const fs_view *self, const char *path)
+{
+    const char *hidden = self->config.hidden;
+    size_t len = hidden ? strlen(hidden) : 0;
+    return len && strncmp(path, hidden, len) == 0 && (!path[len] || path[len] == '/');
+}
+
 static trm_fs *below(trm_fs *fs)
 {
     return ((fs_view *)fs)->config.fs;
@@ -51,6 +60,8 @@ static trm_status view_open(trm_fs *fs, const char *path, int flags, trm_file **
     fs_view *self = (fs_view *)fs;
     trm_file *under;
     trm_status status = flags & TRM_FS_CREATE ? begin_change(fs, err) : begin(fs, err);
+    if (status == TRM_OK && is_hidden(self, path))
+        status = trm_err_set(err, TRM_ELOST, "cannot open %s: it is hidden", path);
     if (status == TRM_OK)
         status = below(fs)->ops->open(below(fs), path, flags, &under, err);
     if (status != TRM_OK)
@@ -164,10 +175,26 @@ static trm_status view_make_dir(trm_fs *fs, const char *path, int flags, trm_err
     return status == TRM_OK ? below(fs)->ops->make_dir(below(fs), path, flags, err) : status;
 }
 
+typedef struct listing {
+    const fs_view *view;
+    const char *path;
+    trm_fs_list_cb each;
+    void *context;
+} listing;
+
+static trm_status list_one(const char *name, void *context)
+{
+    const listing *self = context;
+    char path[TRM_FS_PATH_BYTES_MAX];
+    snprintf(path, sizeof path, "%s/%s", self->path, name);
+    return is_hidden(self->view, path) ? TRM_OK : self->each(name, self->context);
+}
+
 static trm_status view_list(trm_fs *fs, const char *path, trm_fs_list_cb each, void *context, trm_err *err)
 {
+    listing all = {.view = (fs_view *)fs, .path = path, .each = each, .context = context};
     trm_status status = begin(fs, err);
-    return status == TRM_OK ? below(fs)->ops->list(below(fs), path, each, context, err) : status;
+    return status == TRM_OK ? below(fs)->ops->list(below(fs), path, list_one, &all, err) : status;
 }
 
 static trm_status view_remove_tree(trm_fs *fs, const char *path, trm_err *err)
