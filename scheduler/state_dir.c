@@ -227,8 +227,8 @@ static trm_status take_lock(trm_state_dir *self, trm_err *err)
 
 /* ---- Clearing ---------------------------------------------------------------------------------- */
 
-/* Everything that a job keeps in a state directory, but the lock: the identity first, so that what
- * is left of it is nobody's. */
+/* Everything that a job keeps in a state directory, but the lock: the identity first and for good, so
+ * that what is left of it is nobody's. */
 static const char *const state_names[] = {TRM_IDENTITY_NAME,
                                           TRM_LOG_NAME,
                                           "plan",
@@ -271,6 +271,8 @@ static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err
         status = join(path, dir, state_names[i], err);
         if (status == TRM_OK)
             status = trm_fs_remove_tree(self->fs, path, err);
+        if (status == TRM_OK && i == 0)
+            status = self->fs->ops->sync_dir(self->fs, dir, err);
     }
     if (status == TRM_OK)
         status = self->fs->ops->list(self->fs, dir, remove_cuts, &cuts, err);
