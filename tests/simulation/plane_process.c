@@ -46,7 +46,7 @@ static void died(void *context)
     trm_transport_net_kill_late(p->of->net, p->rank);
 }
 
-static void begun(void *context, const trm_begin *begin)
+static void meet(void *context, const trm_begin *begin)
 {
     process *p = context;
     for (uint32_t i = 0; i < begin->neighbours; i++)
@@ -155,7 +155,7 @@ void process_begin(launch *l, uint32_t rank)
                                  .ground = &p->ground,
                                  .worker_ops = &worker_ops,
                                  .worker = p->worker,
-                                 .begun = begun,
+                                 .meet = meet,
                                  .context = p};
     if (trm_control_create(&p->control, &config, &err) != TRM_OK)
         world_fail(w, "no control plane: %s", err.text);
