@@ -33,6 +33,8 @@ typedef struct trm_param_arg {
     char *value;
 } trm_param_arg;
 
+#define TRM_VOTERS_MAX 15u /* ranks that decide on the log */
+
 typedef struct trm_spec {
     /* Which job: a built-in or installed kernel's name resolved to a path, a path, or
      * (trm_main) the program's own description, which is only called in executors. */
@@ -66,6 +68,7 @@ typedef struct trm_spec {
     int compress_level; /* zlib's, 1 … 9 */
 
     uint64_t election_timeout_ms; /* silence of a leader after which another is elected; 0: the default */
+    uint32_t voters;              /* ranks that decide on the log, at most; 0: the default */
     bool unsafe_recover;          /* go on without a majority of the last launch's logs */
 
     bool quiet, verbose, report_bindings;

@@ -60,6 +60,19 @@ static void put_attempt(trm_json *json, uint32_t from, const trm_report *report)
     trm_json_u64(json, "to", report->ended_ms);
 }
 
+/* The first one only: how long it took a master to come to that. */
+void master_note_order(trm_master *self, uint32_t rank, unsigned phase, uint32_t task)
+{
+    if (self->order_noted)
+        return;
+    self->order_noted = true;
+    trm_json *json = master_event(self, "first_order");
+    trm_json_u64(json, "rank", rank);
+    trm_json_string(json, "phase", phase_names[phase]);
+    trm_json_u64(json, "task", task);
+    trm_journal_end(&self->journal);
+}
+
 /* A million tasks of nothing are counted, not listed. */
 void master_note_prepared(trm_master *self, uint32_t from, const trm_report *report)
 {

@@ -220,7 +220,7 @@ struct trm_master {
         uint64_t tasks, bytes, records;
     } unlisted[TRM_PHASES]; /* since the last event that counts them */
     trm_writer bindings;
-    bool bindings_due, end_noted;
+    bool bindings_due, order_noted, end_noted;
     uint64_t status_ns;
 
     trm_writer frame; /* being composed */
@@ -349,6 +349,7 @@ bool master_end_step(trm_master *self, uint64_t *wake_ns);
 trm_json *master_event(trm_master *self, const char *what);
 void master_note_launch(trm_master *self);
 void master_note_rank(trm_master *self, uint32_t rank, const char *what, const char *why);
+void master_note_order(trm_master *self, uint32_t rank, unsigned phase, uint32_t task);
 void master_note_prepared(trm_master *self, uint32_t from, const trm_report *report);
 void master_note_failure(trm_master *self, uint32_t from, const trm_report *report, bool counts);
 void master_note_probe(trm_master *self, uint32_t from, const trm_report *report);

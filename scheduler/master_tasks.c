@@ -300,6 +300,7 @@ static bool feed(trm_master *self, uint32_t number, unsigned phase, bool *any)
         unpick(self, phase, count);
         return false;
     }
+    master_note_order(self, number, phase, self->picked[0]);
     note_running(self, number, phase, count);
     *any = true;
     return true;

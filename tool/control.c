@@ -25,6 +25,7 @@ struct trm_control {
     uint64_t leave_ns;      /* a signal has come: the rank leaves by then; 0: none has */
     uint64_t leaderless_ns; /* since when nobody leads; 0: somebody does */
     uint64_t turn_ns;       /* the last one */
+    uint32_t deaths;        /* in `dead` */
     bool left_alone;        /* … and has left by itself: how the job ends is not known here */
 };
 
@@ -135,8 +136,10 @@ static void take_frame(trm_control *self, uint32_t from, const trm_wire_header *
             trm_opener_receive(self->opener, from, header, &copy, now_ns);
         return;
     }
-    if (header->type == TRM_WIRE_LEADS)
+    if (header->type == TRM_WIRE_LEADS) {
         trm_node_hear_leader(self->node, from, header->epoch, header->term);
+        self->leaderless_ns = 0;
+    }
     self->config.worker_ops->receive(self->config.worker, from, header, body, now_ns);
 }
 
@@ -211,10 +214,20 @@ void trm_control_rank_dead(trm_control *self, uint32_t rank, uint64_t now_ns)
 {
     if (rank >= self->transport->ranks)
         return;
+    self->deaths += !self->dead[rank];
     self->dead[rank] = 1;
     trm_node_rank_dead(self->node, rank, now_ns);
     if (self->leader)
         trm_leader_rank_dead(self->leader, rank);
+}
+
+/* Whether nobody can lead any more: the rank that prepares the launch is dead, or too many of those
+ * that vote are. A rank without a log may not know who votes now: then LEADS is heard. */
+static bool is_lost(const trm_control *self, const trm_node_state *node)
+{
+    if (node->elected)
+        return false;
+    return node->begun ? trm_node_is_lost(self->node, self->dead) : self->dead[0];
 }
 
 /* Without a leader there is an election, and soon another. When there is none for long, or can be
@@ -222,15 +235,14 @@ void trm_control_rank_dead(trm_control *self, uint32_t rank, uint64_t now_ns)
 static void leaderless_step(trm_control *self, const trm_node_state *node, uint64_t now_ns, uint64_t *wake_ns)
 {
     bool paused = now_ns - self->turn_ns > TRM_LOOP_PAUSED_MS * TRM_NS_PER_MS;
-    bool unborn = !node->begun && self->dead[0]; /* who was to begin the launch cannot any more */
+    bool lost = self->deaths && is_lost(self, node), leaderless = node->leaderless || lost;
     self->turn_ns = now_ns;
-    if (!(node->leaderless || unborn) || self->left_alone || paused)
+    if (!leaderless || self->left_alone || paused)
         self->leaderless_ns = 0;
-    if (!(node->leaderless || unborn) || self->left_alone)
+    if (!leaderless || self->left_alone)
         return;
     if (!self->leaderless_ns)
         self->leaderless_ns = now_ns;
-    bool lost = unborn || trm_node_is_lost(self->node, self->dead);
     uint64_t due_ns = self->leaderless_ns + (lost ? TRM_LOST_MS : TRM_LEADERLESS_MS) * TRM_NS_PER_MS;
     if (now_ns < due_ns) {
         *wake_ns = due_ns < *wake_ns ? due_ns : *wake_ns;

@@ -16,7 +16,8 @@ struct trm_node {
     bool begun, failed;
     uint64_t epoch;
     uint32_t voters_wanted;
-    trm_replog *log; /* NULL: none yet */
+    trm_raft_members first; /* as BEGIN has them */
+    trm_replog *log;        /* NULL: none yet */
     trm_replica replica;
     uint32_t leader; /* as heard: of a rank without a log */
     uint64_t leader_term;
@@ -83,6 +84,7 @@ trm_status trm_node_begin(trm_node *self, uint64_t epoch, const trm_begin *begin
     self->begun = true;
     self->epoch = epoch;
     self->voters_wanted = begin->voters_wanted;
+    self->first = members;
     const trm_raft_member *own = trm_raft_members_find(&members, self->ground->transport->rank);
     if (!own)
         return TRM_OK;
@@ -179,10 +181,21 @@ bool trm_node_is_voter(const trm_node *self, uint32_t rank)
 
 bool trm_node_is_lost(const trm_node *self, const uint8_t *dead)
 {
-    uint32_t voters = trm_node_voters(self), gone = 0;
-    for (uint32_t rank = 0; rank < self->ground->transport->ranks; rank++)
-        gone += dead[rank] && trm_node_is_voter(self, rank);
+    const trm_raft_members *members =
+        self->log ? trm_raft_members_now(trm_replog_raft_core(self->log)) : &self->first;
+    uint32_t voters = 0, gone = 0;
+    for (uint32_t i = 0; i < members->count; i++) {
+        const trm_raft_member *member = &members->member[i];
+        voters += member->voter;
+        gone += member->voter && member->node < self->ground->transport->ranks && dead[member->node];
+    }
     return voters && 2 * (voters - gone) <= voters;
+}
+
+/* Nobody can take the place of a voter that was the only one. */
+static uint32_t spare_learners(uint32_t voters_wanted)
+{
+    return voters_wanted > 1 ? TRM_SPARE_LEARNERS : 0;
 }
 
 /* One change at a time; the core refuses a second. Voters are its own business. */
@@ -203,7 +216,7 @@ static void tend(trm_node *self, trm_node_lives_cb lives, void *context, uint64_
         }
         learners += !member->voter;
     }
-    uint32_t voters = trm_raft_members_voters(members), wanted = TRM_SPARE_LEARNERS;
+    uint32_t voters = trm_raft_members_voters(members), wanted = spare_learners(self->voters_wanted);
     wanted += self->voters_wanted > voters ? self->voters_wanted - voters : 0;
     for (uint32_t rank = 0; rank < self->ground->transport->ranks && learners < wanted; rank++) {
         if (trm_raft_members_find(members, rank) || !lives(context, rank))
@@ -242,15 +255,16 @@ static uint32_t choose_next(const uint32_t *host, uint32_t ranks, const trm_raft
     return best;
 }
 
-uint32_t trm_node_choose(const uint32_t *host, uint32_t ranks, trm_raft_members *out)
+uint32_t trm_node_choose(const uint32_t *host, uint32_t ranks, uint32_t most, trm_raft_members *out)
 {
     uint32_t able = 0;
     *out = (trm_raft_members){0};
     for (uint32_t rank = 0; rank < ranks; rank++)
         able += host[rank] != UINT32_MAX;
-    uint32_t wanted = able < TRM_VOTERS_DEFAULT ? able : TRM_VOTERS_DEFAULT;
+    uint32_t wanted = most ? most : TRM_VOTERS_DEFAULT;
+    wanted = able < wanted ? able : wanted;
     wanted = wanted % 2 ? wanted : wanted > 0 ? wanted - 1 : 0;
-    for (uint32_t i = 0; i < wanted + TRM_SPARE_LEARNERS; i++) {
+    for (uint32_t i = 0; i < wanted + spare_learners(wanted); i++) {
         uint32_t rank = choose_next(host, ranks, out);
         if (rank == UINT32_MAX || trm_raft_members_set(out, rank, i < wanted) != TRM_OK)
             break;

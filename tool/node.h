@@ -58,7 +58,8 @@ void trm_node_tend(trm_node *self, trm_node_lives_cb lives, void *context, uint6
 void trm_node_state_get(const trm_node *self, trm_node_state *out);
 uint32_t trm_node_voters(const trm_node *self); /* how many the log has; 0: not known here */
 bool trm_node_is_voter(const trm_node *self, uint32_t rank);
-/* Whether so many voters are `dead` (one byte a rank) that nobody can ever be elected. */
+/* Whether so many voters are `dead` (one byte a rank) that nobody can ever be elected; on a rank without a
+ * log, of the first ones. */
 bool trm_node_is_lost(const trm_node *self, const uint8_t *dead);
 /* NULL: this rank has no log. */
 trm_replica *trm_node_replica(trm_node *self);
@@ -66,7 +67,7 @@ int trm_node_fd(const trm_node *self);
 
 /* The first voters of a launch, spread over hosts, and some learners: `host` has a number for each of
  * `ranks`, UINT32_MAX for one that is not to be a member. Returns how many voters are wanted: the
- * largest odd number up to TRM_VOTERS_DEFAULT that there are ranks for. */
-uint32_t trm_node_choose(const uint32_t *host, uint32_t ranks, trm_raft_members *out);
+ * largest odd number up to `most` (0: TRM_VOTERS_DEFAULT) that there are ranks for. */
+uint32_t trm_node_choose(const uint32_t *host, uint32_t ranks, uint32_t most, trm_raft_members *out);
 
 #endif

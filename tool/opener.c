@@ -71,7 +71,7 @@ static trm_status choose_voters(trm_opener *self, trm_raft_members *members, trm
         return trm_err_set(err, TRM_ENOMEM, "no memory to choose the voters");
     for (uint32_t i = 0; i < ranks; i++)
         host[i] = self->gather.greeting[i].able ? self->gather.greeting[i].host : UINT32_MAX;
-    self->begin.voters_wanted = trm_node_choose(host, ranks, members);
+    self->begin.voters_wanted = trm_node_choose(host, ranks, self->spec->voters, members);
     free(host);
     trm_raft_members_encode(members, &out);
     if (trm_writer_ok(&out) && out.len <= sizeof self->begin.members) {

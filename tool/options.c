@@ -259,6 +259,8 @@ static const option_rule options[] = {
      "of the job's log and record [DIR/.trireme in the output]"},
     {0, "election-timeout", "TIME", read_duration, SPEC(election_timeout_ms), 50, HOUR_MS,
      "silence after which another rank leads [1s]"},
+    {0, "voters", "N", read_u32, SPEC(voters), 1, TRM_VOTERS_MAX,
+     "ranks that decide on the log, at most; an even N is one too many [5]"},
     {0, "unsafe-recover", NULL, read_flag, SPEC(unsafe_recover), 0, 0,
      "go on though logs of the last launch are missing"},
     {0, "host", "LIST", read_text, IN(hosts), 0, 0, "hosts, as mpirun takes them: a:2,b:2"},
