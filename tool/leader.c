@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define LOCK_AGAIN_MS 500u
+#define ANNOUNCE_MS 100u /* between two LEADS to ranks that have not come */
 
 struct trm_leader {
     const trm_spec *spec;
@@ -26,6 +27,7 @@ struct trm_leader {
     trm_file *lock;          /* of the output directory, once the rank that had it is dead; NULL: not ours */
     uint64_t lock_ns;        /* when it is tried again */
     uint64_t greet_until_ns; /* 0: nobody has come */
+    uint64_t announce_ns;
     bool submitted, failed, said_end, forgot;
     trm_master *master;
     trm_progress_view view;
@@ -99,13 +101,35 @@ static uint32_t count_dead(const trm_leader *self)
     return count;
 }
 
+/* A rank without a log does not see who is elected, and waits for the word of a master. */
+static void announce(trm_leader *self, uint64_t term, uint64_t now_ns, uint64_t *wake_ns)
+{
+    trm_transport *transport = self->ground->transport;
+    if (now_ns >= self->announce_ns) {
+        trm_writer frame = {0};
+        trm_wire_header header = {.type = TRM_WIRE_LEADS, .epoch = self->epoch, .term = term};
+        trm_wire_begin(&frame, &header);
+        trm_wire_seal(&frame);
+        for (uint32_t i = 0; i < transport->ranks && trm_writer_ok(&frame); i++)
+            if (i != transport->rank && !self->dead[i] && !self->gather.greeting[i].body)
+                transport->ops->send(transport, i, frame.data, frame.len);
+        trm_writer_close(&frame);
+        self->announce_ns = now_ns + ANNOUNCE_MS * TRM_NS_PER_MS;
+    }
+    *wake_ns = self->announce_ns < *wake_ns ? self->announce_ns : *wake_ns;
+}
+
 static bool gather_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
 {
     trm_err err = {""};
     bool all_unable = self->gather.greeted == self->ground->transport->ranks && !self->gather.able;
     trm_node_state node;
     trm_node_state_get(self->node, &node);
-    if (self->failed || !node.leads || (!self->gather.able && !all_unable))
+    if (self->failed || !node.leads)
+        return false;
+    if (self->gather.greeted < self->ground->transport->ranks)
+        announce(self, node.term, now_ns, wake_ns);
+    if (!self->gather.able && !all_unable)
         return false;
     if (!self->greet_until_ns)
         self->greet_until_ns =

@@ -170,11 +170,19 @@ uint64_t raft_hard_after(const trm_raft *self)
     return self->hard_sequence > self->persisted ? self->hard_sequence : 0;
 }
 
-/* Randomised (3.4), so that votes are seldom split. */
+/* Randomised (3.4), so that votes are seldom split. A whole timeout, so that a leader that is only slow
+ * is not disturbed; a part of one when it is known to be dead, as all hear of that together: votes that
+ * were split, or refused by who had not heard of it yet, are soon asked for again. */
 void raft_reset_election_timer(trm_raft *self)
 {
-    self->election_at_ns =
-        self->now_ns + self->options.election_ns + trm_random_next(&self->random) % self->options.election_ns;
+    uint64_t least_ns = self->options.election_ns;
+    if (self->leader != TRM_RAFT_NONE)
+        self->hurries = 0;
+    if (self->hurries > 0) {
+        self->hurries--;
+        least_ns = (least_ns + RAFT_HURRY_PART - 1) / RAFT_HURRY_PART;
+    }
+    self->election_at_ns = self->now_ns + least_ns + trm_random_next(&self->random) % least_ns;
 }
 
 void raft_become_follower(trm_raft *self, uint64_t term, uint64_t leader)
@@ -237,6 +245,7 @@ void trm_raft_node_hint(trm_raft *self, uint64_t node, bool alive, uint32_t pref
      * all call at once; who has not heard of the death may still refuse. */
     raft_become_follower(self, self->term, TRM_RAFT_NONE);
     self->heard_ns = RAFT_NEVER;
+    self->hurries = RAFT_HURRIES_MAX;
     uint64_t at = self->now_ns + trm_random_next(&self->random) % (self->options.heartbeat_ns + 1);
     if (at < self->election_at_ns)
         self->election_at_ns = at;

@@ -19,6 +19,8 @@
 
 /* Small messages that wait for a take, or for the disk. */
 #define RAFT_PENDING_MAX 256u
+#define RAFT_HURRIES_MAX 8u /* elections in a row that wait for a part of a timeout only: … */
+#define RAFT_HURRY_PART 4u  /* … for a fourth */
 #define RAFT_HINTS_MAX (4u * TRM_RAFT_NODES_MAX)
 /* Chunks of a snapshot in flight. */
 #define RAFT_CHUNKS_AHEAD 4u
@@ -122,6 +124,7 @@ struct trm_raft {
 
     /* Follower, candidate. */
     uint64_t election_at_ns;
+    uint32_t hurries;  /* elections that need not wait long for the next: the leader is known to be dead */
     uint64_t heard_ns; /* from a leader; RAFT_NEVER: not */
     uint64_t verified; /* the log is as the leader's up to here (in this term) */
     uint64_t acked;    /* told the leader of */

@@ -8,11 +8,13 @@
 # output, byte by byte.
 #
 #   BENCH_BYTES    size of the inputs; 1G
-#   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,memory,scaling,compress
+#   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,memory,scaling,compress,failover
 #   BENCH_RUNS     runs of each; 5
 #   BENCH_DIR      where a temporary directory is made; $TMPDIR, or /tmp
 #   BENCH_TASKS    empty tasks; 1000000
 #   BENCH_MEMORY   of a rank in terasort (and twice that for sort); 256M
+#   BENCH_KILLS    leaders that are killed, in each of two ways; 50
+#   BENCH_PACED_TASKS, BENCH_RESUMED_TASKS   of the jobs that lose ranks, that go on; 2500, 100000
 #   BENCH_LIMIT    of a rank in the section on memory, whose input is 4 times BENCH_BYTES; 128M
 set -eu
 
@@ -23,7 +25,7 @@ runs=${BENCH_RUNS:-5}
 tasks=${BENCH_TASKS:-1000000}
 memory=${BENCH_MEMORY:-256M}
 limit=${BENCH_LIMIT:-128M}
-sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,memory,scaling,compress}
+sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,memory,scaling,compress,failover}
 trireme=$here/trireme
 TRIREME_KERNEL_DIR=$here/examples/.libs
 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -363,13 +365,16 @@ section_compress() {
     echo
 }
 
+# shellcheck source=tests/bench/bench_failover.sh
+. "$source/tests/bench/bench_failover.sh"
+
 made "$trireme"
 made "$here/tests/bench/count_two"
 mkdir "$dir/times"
 about_machine
 for section in $(echo "$sections" | tr , ' '); do
     case $section in
-    wordcount | terasort | tasks | start | memory | scaling | compress) ;;
+    wordcount | terasort | tasks | start | memory | scaling | compress | failover) ;;
     *) die "there is no section '$section'" ;;
     esac
     say "bench: $section"
