@@ -12,6 +12,7 @@
  *       │ ── LOST ──────────────────▶ │   a committed map output cannot be read any more
  *       │ ── PULSE ─────────────────▶ │   alive, and how far (every TRM_PULSE_MS)
  *       │ ◀───────────────── LEADS ── │   alive, and in which term (every TRM_MASTER_PULSE_MS; no body)
+ *       │ ── LEAVING ───────────────▶ │   a signal has come to this rank: it goes (no body)
  *       │ ◀─────────────────── END ── │   the job is over: clean up
  *       │ ── BYE ───────────────────▶ │   cleaned up
  *       │ ◀─────────────── ADOPT ──── │   take over the runs of these stores on your host
@@ -39,7 +40,7 @@
 #include "runtime/status.h"
 
 #define TRM_WIRE_MAGIC 0x574d5254u /* "TRMW" */
-#define TRM_WIRE_VERSION 3u
+#define TRM_WIRE_VERSION 4u
 #define TRM_WIRE_HEADER_BYTES 28u
 #define TRM_PULSE_MS 200u
 #define TRM_MASTER_PULSE_MS 1000u
@@ -68,9 +69,10 @@ typedef enum trm_wire_type {
     TRM_WIRE_BEGIN,
     TRM_WIRE_CLAIM,
     TRM_WIRE_SETTLED,
-    TRM_WIRE_LEADS
+    TRM_WIRE_LEADS,
+    TRM_WIRE_LEAVING
 } trm_wire_type;
-#define TRM_WIRE_TYPE_MAX TRM_WIRE_LEADS
+#define TRM_WIRE_TYPE_MAX TRM_WIRE_LEAVING
 
 typedef enum trm_phase {
     TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */

@@ -5,6 +5,7 @@
 #include "jobs/exit_code.h"
 #include "runtime/clock.h"
 #include "runtime/diag.h"
+#include "tool/departure.h"
 #include "tool/leader.h"
 #include "tool/opener.h"
 
@@ -22,11 +23,11 @@ struct trm_control {
     uint32_t master;        /* of whom the worker knows … */
     uint64_t master_term;   /* … and its term */
     uint64_t dropped;       /* messages that are no frames */
-    uint64_t leave_ns;      /* a signal has come: the rank leaves by then; 0: none has */
     uint64_t leaderless_ns; /* since when nobody leads; 0: somebody does */
     uint64_t turn_ns;       /* the last one */
     uint32_t deaths;        /* in `dead` */
-    bool left_alone;        /* … and has left by itself: how the job ends is not known here */
+    trm_departure departure;
+    bool left_alone; /* it has left by itself: how the job ends is not known here */
 };
 
 static void worker_leave(trm_control *self, const trm_end *end)
@@ -36,35 +37,33 @@ static void worker_leave(trm_control *self, const trm_end *end)
 
 /* ---- Stopping --------------------------------------------------------------------------------- */
 
-static void interrupt(trm_control *self)
-{
-    static const char why[] = "interrupted; the same command goes on with the job";
-    if (self->leader)
-        trm_leader_interrupt(self->leader, why);
-    if (self->opener)
-        trm_opener_interrupt(self->opener, why);
-}
+static const char interrupted[] = "interrupted; the same command goes on with the job";
 
 void trm_control_interrupt(trm_control *self, uint64_t now_ns)
 {
-    if (self->leave_ns)
+    if (trm_departure_is_due(&self->departure))
         return;
-    self->leave_ns = now_ns + TRM_SIGNAL_WAIT_MS * TRM_NS_PER_MS;
-    interrupt(self);
+    trm_departure_signal(&self->departure, now_ns);
+    if (self->opener)
+        trm_opener_interrupt(self->opener, interrupted);
 }
 
-/* The leader ends the job for all; a rank that hears nothing of that leaves by itself. */
-static void leave_step(trm_control *self, uint64_t now_ns, uint64_t *wake_ns)
+static void departure_step(trm_control *self, uint64_t now_ns, uint64_t *wake_ns)
 {
-    if (!self->leave_ns || self->left_alone)
-        return;
-    if (now_ns < self->leave_ns) {
-        *wake_ns = self->leave_ns < *wake_ns ? self->leave_ns : *wake_ns;
-        return;
-    }
     trm_end end = {.exit_code = TRM_EXIT_INTERRUPTED, .keep_runs = true};
-    self->left_alone = !self->leader;
-    worker_leave(self, &end);
+    if (self->left_alone)
+        return;
+    switch (trm_departure_step(&self->departure, self->leader != NULL, self->master, now_ns, wake_ns)) {
+    case TRM_STAY:
+        break;
+    case TRM_END_JOB:
+        trm_leader_interrupt(self->leader, interrupted);
+        break;
+    case TRM_LEAVE:
+        self->left_alone = !self->leader;
+        worker_leave(self, &end);
+        break;
+    }
 }
 
 /* ---- Messages ----------------------------------------------------------------------------------- */
@@ -126,6 +125,10 @@ static void take_frame(trm_control *self, uint32_t from, const trm_wire_header *
 {
     if (header->type == TRM_WIRE_BEGIN) {
         take_begin(self, from, header, body, now_ns);
+        return;
+    }
+    if (header->type == TRM_WIRE_LEAVING) {
+        trm_departure_goes(&self->departure, from);
         return;
     }
     if (is_for_leader(header)) { /* should nobody lead here, it is said again to who does */
@@ -191,8 +194,6 @@ static void follow_election(trm_control *self, const trm_node_state *node)
     if (node->elected && !self->leader) { /* now, since those that hear of it say HELLO at once */
         if (trm_leader_create(&self->leader, self->spec, self->ground, self->node, &err) != TRM_OK)
             trm_warn("%s", err.text);
-        else if (self->leave_ns)
-            interrupt(self);
         for (uint32_t i = 0; self->leader && i < self->transport->ranks; i++)
             if (self->dead[i])
                 trm_leader_rank_dead(self->leader, i);
@@ -216,6 +217,7 @@ void trm_control_rank_dead(trm_control *self, uint32_t rank, uint64_t now_ns)
         return;
     self->deaths += !self->dead[rank];
     self->dead[rank] = 1;
+    trm_departure_goes(&self->departure, rank);
     trm_node_rank_dead(self->node, rank, now_ns);
     if (self->leader)
         trm_leader_rank_dead(self->leader, rank);
@@ -287,7 +289,7 @@ static bool lead_step(trm_control *self, uint64_t now_ns, uint64_t wall_ms, uint
 
 bool trm_control_turn(trm_control *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
 {
-    leave_step(self, now_ns, wake_ns);
+    departure_step(self, now_ns, wake_ns);
     bool any = messages_step(self, now_ns);
     any |= lead_step(self, now_ns, wall_ms, wake_ns);
     return self->config.worker_ops->step(self->config.worker, now_ns, wake_ns) || any;
@@ -349,6 +351,8 @@ trm_status trm_control_create(trm_control **out, const trm_control_config *confi
     trm_status status = self->dead ? TRM_OK : trm_err_set(err, TRM_ENOMEM, "no memory to know who lives");
     if (status == TRM_OK)
         status = trm_node_create(&self->node, self->spec, self->ground, err);
+    if (status == TRM_OK)
+        status = trm_departure_init(&self->departure, self->transport, self->node, err);
     if (status == TRM_OK && self->transport->rank == 0)
         status = trm_opener_create(&self->opener, self->spec, self->ground, err);
     if (status != TRM_OK) {
@@ -364,6 +368,7 @@ void trm_control_destroy(trm_control *self)
     if (!self)
         return;
     trm_leader_destroy(self->leader);
+    trm_departure_close(&self->departure);
     trm_node_destroy(self->node);
     trm_opener_destroy(self->opener);
     free(self->dead);

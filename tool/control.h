@@ -18,7 +18,6 @@
 #include "tool/node.h"
 
 #define TRM_LOOP_MESSAGES_MAX 256u /* taken in one turn */
-#define TRM_SIGNAL_WAIT_MS 3000u   /* for the leader to end the job, at a signal to this rank */
 #define TRM_LEADERLESS_MS 30000u   /* so long nobody leads: this rank leaves, the launch is lost … */
 #define TRM_LOST_MS 2000u          /* … if the voters that are left are too few, as far as it knows */
 #define TRM_LOOP_PAUSED_MS 1000u   /* the loop did not turn for so long: silence proves nothing */
@@ -56,7 +55,7 @@ void trm_control_destroy(trm_control *self);
 bool trm_control_turn(trm_control *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns);
 /* The process of a rank is gone for good. */
 void trm_control_rank_dead(trm_control *self, uint32_t rank, uint64_t now_ns);
-/* A person, or the batch system, wants the job to stop: it ends, resumable. */
+/* A signal has come to this rank (departure.h). */
 void trm_control_interrupt(trm_control *self, uint64_t now_ns);
 /* Polls readable when the log has something to take; -1: there is none. */
 int trm_control_fd(const trm_control *self);

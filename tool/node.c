@@ -237,6 +237,23 @@ void trm_node_tend(trm_node *self, trm_node_lives_cb lives, void *context, uint6
     *wake_ns = self->tend_ns < *wake_ns ? self->tend_ns : *wake_ns;
 }
 
+bool trm_node_may_lose(const trm_node *self, const uint8_t *going)
+{
+    uint32_t stay = 0, voters = trm_node_voters(self);
+    for (uint32_t rank = 0; rank < self->ground->transport->ranks; rank++)
+        stay += !going[rank] && trm_node_is_voter(self, rank);
+    return voters && stay > voters / 2;
+}
+
+bool trm_node_hand_over(trm_node *self, const uint8_t *going, uint64_t now_ns)
+{
+    trm_err err;
+    for (uint32_t rank = 0; rank < self->ground->transport->ranks; rank++)
+        if (!going[rank] && trm_node_is_voter(self, rank))
+            return trm_raft_transfer(trm_replog_raft_core(self->log), rank, now_ns, &err) == TRM_OK;
+    return false;
+}
+
 /* The next rank that is not a member, of a host that has the fewest of them. */
 static uint32_t choose_next(const uint32_t *host, uint32_t ranks, const trm_raft_members *chosen)
 {

@@ -55,6 +55,11 @@ bool trm_node_step(trm_node *self, uint64_t now_ns, uint64_t *wake_ns);
 void trm_node_tend(trm_node *self, trm_node_lives_cb lives, void *context, uint64_t now_ns,
                    uint64_t *wake_ns);
 
+/* Whether the voters that do not go are a majority: the log moves on without the others. */
+bool trm_node_may_lose(const trm_node *self, const uint8_t *going);
+/* On the leader: asks a voter that does not go to take the lead. False: there is none. */
+bool trm_node_hand_over(trm_node *self, const uint8_t *going, uint64_t now_ns);
+
 void trm_node_state_get(const trm_node *self, trm_node_state *out);
 uint32_t trm_node_voters(const trm_node *self); /* how many the log has; 0: not known here */
 bool trm_node_is_voter(const trm_node *self, uint32_t rank);

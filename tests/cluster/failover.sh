@@ -100,4 +100,59 @@ else
     fail "$name" "$why"
 fi
 
+# ranks_of_job: the processes that speak MPI: what stands beside the leader.
+ranks_of_job() {
+    parent=$(awk '{print $4}' "/proc/$leader/stat") &&
+        own_processes | awk '$2 ~ /trireme/ {print $1}' | while read -r p; do
+            [ "$(awk '{print $4}' "/proc/$p/stat" 2>/dev/null)" = "$parent" ] && echo "$p"
+        done
+}
+is_gone() { ! kill -0 "$old" 2>/dev/null; }
+
+name='the leader alone is told to go: it hands the lead over'
+if start -n 3; then
+    old=$leader
+    term=$(field term)
+    kill -TERM "$leader"
+    if await 'another rank leads' has_other_leader && await 'the old leader has gone' is_gone; then
+        [ "$(field term)" = $((term + 1)) ] || fail "$name: one election" "term $(field term) after $term"
+        finish_job "$name"
+    else
+        fail "$name" "$why"
+        kill $job
+        wait $job
+    fi
+else
+    fail "$name" "$why"
+fi
+
+# resumes NAME: it was interrupted, and the same command goes on with it.
+resumes() {
+    wait $job
+    got=$?
+    [ $got -eq 4 ] || { fail "$1" "exit status $got, not 4"; return 1; }
+    grep -q '"state": *"interrupted"' "$work/out/.trireme/status.json" || { fail "$1" 'status.json does not say so'; return 1; }
+    "$trireme" run -n 3 --executors 1 --split-size 21 --partitions 3 -p gate="$gate" -p after=30 \
+        "$kernels/kernel_gate.so" "$work/gate/input" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+    job=$!
+    finish_job "$1"
+}
+
+name='every rank is told to go: the job is interrupted'
+if start -n 3; then
+    for p in $(ranks_of_job); do kill -TERM "$p"; done
+    resumes "$name"
+else
+    fail "$name" "$why"
+fi
+
+name='the leader and a majority with it are told to go: the job is interrupted'
+if start -n 3; then
+    second=$(ranks_of_job | grep -v "^$leader\$" | head -1)
+    kill -TERM "$second" "$leader"
+    resumes "$name"
+else
+    fail "$name" "$why"
+fi
+
 finish
