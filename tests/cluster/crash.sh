@@ -5,7 +5,8 @@
 # no part to be seen that is not committed, no committed part made again, nothing left behind.
 #
 #   CRASH_EACH     calls of a role that are tried, drawn from TRM_TEST_SEED; `all`: every one; 7
-#   CRASH_ONLY     one of them again, as a failure prints it: "CASE ROLE N TORN"
+#   CRASH_ONLY     one of them again, as a failure prints it: "CASE ROLE N HOW"; HOW is plain, torn (half of
+#                  the write is done) or power (what is not synced is lost)
 #   CRASH_CASES    of those below; all
 # `make soak-crash` tries all.
 . "${srcdir:-.}/tests/cluster/lib.sh"
@@ -51,15 +52,15 @@ run() {
     env "$@" timeout -k 5 "$JOB_SECONDS" "$trireme" run $(arguments "$case") -o "$work/out" >"$work/stdout" 2>"$work/err"
     got=$?
 }
-# crash CASE ROLE N TORN: runs it with the shim. calls: how many there were; what: the last one.
+# crash CASE ROLE N HOW: runs it with the shim. calls: how many there were; what: the last one.
 crash() {
     rm -f "$work/note"
-    head -c 512 /dev/zero >"$work/note"
+    head -c 65536 /dev/zero >"$work/note"
     run "$1" LD_PRELOAD="$shim" TRM_CRASH_NOTE="$work/note" TRM_CRASH_UNDER="$work/out:$work/state" TRM_CRASH_ROLE="$2" \
-        TRM_CRASH_AT="$3" TRM_CRASH_TORN="$4"
+        TRM_CRASH_AT="$3" TRM_CRASH_HOW="$4"
     calls=$(od -An -tu8 -N 8 "$work/note" | tr -d ' ')
     dead=$(od -An -tu8 -j 8 -N 8 "$work/note" | tr -d ' ')
-    what=$(tail -c +17 "$work/note" | tr -d '\000' | sed "s|$work/||g")
+    what=$(head -c 512 "$work/note" | tail -c +17 | tr -d '\000' | sed "s|$work/||g")
 }
 
 # What must not depend on where a task ran.
@@ -124,7 +125,7 @@ all_is_right() {
     no_process_left && no_scratch_left
 }
 
-# attempt CASE ROLE N TORN: false if something is wrong. reached=0: there is no n-th call.
+# attempt CASE ROLE N HOW: false if something is wrong. reached=0: there is no n-th call.
 attempt() {
     name="$1 $2 $3 $4"
     prepare "$1"
@@ -170,13 +171,14 @@ for this in ${CRASH_CASES:-one three sorted again apart}; do
     wanted "$this" || continue
     for role in $(roles "$this"); do
         prepare "$this"
-        crash "$this" "$role" 0 0
+        crash "$this" "$role" 0 plain
         most=$calls tried=0 wrong=0
         [ $got -eq 0 ] && [ "$most" -gt 0 ] || { fail "$this $role" "with the shim alone: exit status $got, $most calls"; continue; }
         if [ "$each" = all ]; then numbers=$(seq $((most * 2))); else numbers=$(draw "$most" "$each"); fi
         beyond=0
         for n in $numbers; do
-            if attempt "$this" "$role" "$n" $(((n + seed) % 2)); then tried=$((tried + 1)); else wrong=$((wrong + 1)) && rm -rf "$work/scratch"/trireme-*; fi
+            case $(((n + seed) % 3)) in 0) how=plain ;; 1) how=torn ;; *) how=power ;; esac
+            if attempt "$this" "$role" "$n" $how; then tried=$((tried + 1)); else wrong=$((wrong + 1)) && rm -rf "$work/scratch"/trireme-*; fi
             if [ "$reached" = 1 ]; then beyond=0; else beyond=$((beyond + 1)); fi
             [ $beyond -lt 3 ] || break
         done

@@ -1,13 +1,15 @@
 /* Kills a process in front of its n-th call that changes what lies below a directory. Preloaded
  * (LD_PRELOAD) into everything that a launch starts:
  *
- *   TRM_CRASH_NOTE    a file of 512 zeros: how many such calls there were, and which one was
+ *   TRM_CRASH_NOTE    a file of 65536 zeros: how many such calls there were, and which one was
  *                     the last; the processes of a role count together
  *   TRM_CRASH_UNDER   the directories, with colons; without a trailing slash
  *   TRM_CRASH_ROLE    who counts: `rank3` (the process that mpirun has started), `crew3` (all that it
  *                     has forked), `launcher` (`trireme run` itself)
  *   TRM_CRASH_AT      n, from 1; 0: only counts
- *   TRM_CRASH_TORN    1: if the n-th call is a write, half of it is done
+ *   TRM_CRASH_HOW     torn: if the n-th call is a write, half of it is done; power: what the processes
+ *                     of the rank have written to files and not synced is lost, so that these are
+ *                     empty (logs left out: tests/simulation/wal_crash.c does more to them)
  *
  * A call on a name that is a link, or on a descriptor, is judged by where it leads. */
 #include "config.h" /* system extensions, before any header of the system */
@@ -15,6 +17,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -30,17 +33,28 @@
 
 #define SHOWN __attribute__((visibility("default")))
 
+#define FILES_MAX 2048u
+
+/* A file that was written and not synced since; by its inode, as names change. */
+typedef struct unsynced {
+    uint64_t inode; /* 0: free */
+    uint64_t rank;
+} unsynced;
+
 typedef struct note {
     uint64_t calls;
     uint64_t dead; /* 1: the n-th came */
     char what[496];
+    unsynced file[FILES_MAX];
 } note;
 
-static note *shared; /* NULL: this process does not count */
+static note *shared; /* NULL: this process is not looked at */
+static bool counts;
+static uint64_t own_rank;
 static pid_t counting_pid;
 static bool counts_children;
 static uint64_t at;
-static bool torn;
+static bool torn, power;
 static const char *under;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -72,9 +86,14 @@ static bool has_role(const char *role)
 __attribute__((constructor)) static void begin(void)
 {
     const char *path = getenv("TRM_CRASH_NOTE"), *role = getenv("TRM_CRASH_ROLE"),
-               *n = getenv("TRM_CRASH_AT"), *half = getenv("TRM_CRASH_TORN");
+               *n = getenv("TRM_CRASH_AT"), *how = getenv("TRM_CRASH_HOW"),
+               *rank = getenv("OMPI_COMM_WORLD_RANK");
     under = getenv("TRM_CRASH_UNDER");
-    if (!path || !role || !n || !under || !has_role(role))
+    if (!path || !role || !n || !under)
+        return;
+    counts = has_role(role);
+    own_rank = rank ? strtoull(rank, NULL, 10) : UINT64_MAX;
+    if (!counts && !rank)
         return;
     int fd = REAL(open)(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
@@ -84,7 +103,8 @@ __attribute__((constructor)) static void begin(void)
     if (memory == MAP_FAILED)
         return;
     at = strtoull(n, NULL, 10);
-    torn = half && strcmp(half, "1") == 0;
+    torn = how && strcmp(how, "torn") == 0;
+    power = how && strcmp(how, "power") == 0;
     counting_pid = getpid();
     shared = memory;
 }
@@ -121,12 +141,12 @@ static bool resolve(int dir_fd, const char *path, char out[PATH_MAX])
 static bool is_due(const char *call, int dir_fd, const char *path)
 {
     char where[PATH_MAX];
-    if (!shared || (getpid() == counting_pid) == counts_children)
+    if (!shared || !counts || (getpid() == counting_pid) == counts_children)
         return false;
     int before = errno;
-    bool counts = resolve(dir_fd, path, where) && is_below(where);
+    bool changes = resolve(dir_fd, path, where) && is_below(where);
     errno = before;
-    if (!counts)
+    if (!changes)
         return false;
     uint64_t n = __atomic_add_fetch(&shared->calls, 1, __ATOMIC_SEQ_CST);
     if (n != at)
@@ -136,8 +156,60 @@ static bool is_due(const char *call, int dir_fd, const char *path)
     return true;
 }
 
+/* ---- Power ---------------------------------------------------------------------------------- */
+
+static unsynced *find(uint64_t inode)
+{
+    for (unsigned i = 0; i < FILES_MAX; i++)
+        if (__atomic_load_n(&shared->file[i].inode, __ATOMIC_SEQ_CST) == inode)
+            return &shared->file[i];
+    return NULL;
+}
+
+/* After a write, or a sync, to a file below the directories. */
+static void note_file(int fd, bool synced)
+{
+    struct stat about;
+    char path[PATH_MAX];
+    int before = errno;
+    if (!shared || !power || fstat(fd, &about) != 0 || !S_ISREG(about.st_mode) || !resolve(fd, NULL, path) ||
+        !is_below(path)) {
+        errno = before;
+        return;
+    }
+    unsynced *file = find(about.st_ino);
+    uint64_t none = 0;
+    for (unsigned i = 0; i < FILES_MAX && !file && !synced; i++, none = 0)
+        if (__atomic_compare_exchange_n(&shared->file[i].inode, &none, about.st_ino, false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST))
+            file = &shared->file[i];
+    if (file)
+        file->rank = own_rank;
+    if (file && synced)
+        __atomic_store_n(&file->inode, 0, __ATOMIC_SEQ_CST);
+    errno = before;
+}
+
+static int lose(const char *path, const struct stat *about, int type, struct FTW *where)
+{
+    const unsynced *file = type == FTW_F ? find(about->st_ino) : NULL;
+    if (!file || file->rank != own_rank || strncmp(path + where->base, "segment-", 8) == 0)
+        return 0;
+    return truncate(path, 0);
+}
+
+static void lose_unsynced(void)
+{
+    char dirs[PATH_MAX], *rest = dirs;
+    snprintf(dirs, sizeof dirs, "%s", under);
+    for (char *dir; (dir = strsep(&rest, ":"));)
+        nftw(dir, lose, 16, FTW_PHYS);
+}
+
 static void die(void)
 {
+    if (power)
+        lose_unsynced();
     kill(getpid(), SIGKILL);
     for (;;)
         pause();
@@ -158,7 +230,9 @@ SHOWN ssize_t write(int fd, const void *bytes, size_t len)
         REAL(write)(fd, bytes, len / 2);
     if (due)
         die();
-    return REAL(write)(fd, bytes, len);
+    ssize_t wrote = REAL(write)(fd, bytes, len);
+    note_file(fd, false);
+    return wrote;
 }
 
 SHOWN ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
@@ -168,13 +242,17 @@ SHOWN ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
         REAL(pwrite)(fd, bytes, len / 2, offset);
     if (due)
         die();
-    return REAL(pwrite)(fd, bytes, len, offset);
+    ssize_t wrote = REAL(pwrite)(fd, bytes, len, offset);
+    note_file(fd, false);
+    return wrote;
 }
 
 SHOWN ssize_t writev(int fd, const struct iovec *pieces, int count)
 {
     crash_point("writev", fd, NULL);
-    return REAL(writev)(fd, pieces, count);
+    ssize_t wrote = REAL(writev)(fd, pieces, count);
+    note_file(fd, false);
+    return wrote;
 }
 
 SHOWN int ftruncate(int fd, off_t len)
@@ -192,13 +270,17 @@ SHOWN int fallocate(int fd, int mode, off_t offset, off_t len)
 SHOWN int fsync(int fd)
 {
     crash_point("fsync", fd, NULL);
-    return REAL(fsync)(fd);
+    int status = REAL(fsync)(fd);
+    note_file(fd, true);
+    return status;
 }
 
 SHOWN int fdatasync(int fd)
 {
     crash_point("fdatasync", fd, NULL);
-    return REAL(fdatasync)(fd);
+    int status = REAL(fdatasync)(fd);
+    note_file(fd, true);
+    return status;
 }
 
 /* ---- Names -------------------------------------------------------------------------------- */
