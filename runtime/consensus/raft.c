@@ -557,6 +557,7 @@ bool trm_raft_take(trm_raft *self, trm_raft_update *out)
     take_applies(self, out);
     take_reads(self, out);
     take_role(self, out);
+    raft_snapshot_step(self);
     out->snapshot = self->work;
     self->work = (trm_raft_snapshot_work){0};
     return out->persist_sequence != 0 || out->messages_len > 0 || out->apply_len > 0 || out->reads_len > 0 ||

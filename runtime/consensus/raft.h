@@ -331,7 +331,8 @@ typedef enum trm_raft_snapshot_op {
     TRM_RAFT_SNAPSHOT_BEGIN = 1, /* drop what was begun (also one of this node's own making), begin
                                     `meta`, then write the chunk */
     TRM_RAFT_SNAPSHOT_WRITE = 2, /* write the chunk behind the last */
-    TRM_RAFT_SNAPSHOT_ABORT = 3  /* drop what was begun by BEGIN */
+    TRM_RAFT_SNAPSHOT_ABORT = 3  /* drop what was begun by BEGIN; what it covers has come as entries, maybe
+                                    with nobody left to send the rest */
 } trm_raft_snapshot_op;
 
 /* A chunk that has arrived. */

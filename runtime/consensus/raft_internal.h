@@ -248,6 +248,8 @@ void raft_snapshot_set(trm_raft *self, uint64_t index, uint64_t term, uint64_t d
                        const trm_raft_members *members);
 /* Lets the log forget what the snapshot covers but for what is kept. */
 void raft_compact(trm_raft *self);
+/* Drops what comes in and is of no use any more. */
+void raft_snapshot_step(trm_raft *self);
 trm_status raft_on_snapshot(trm_raft *self, const trm_raft_message *message, trm_err *err);
 void raft_on_snapshot_result(trm_raft *self, const trm_raft_message *message);
 void raft_fill_chunks(trm_raft *self, raft_peer *peer);

@@ -175,6 +175,16 @@ static bool is_covered(trm_raft *self, const trm_raft_message *message)
     return true;
 }
 
+/* The entries have come from elsewhere, and the sender may be dead: no chunk would ever say so. */
+void raft_snapshot_step(trm_raft *self)
+{
+    if (!self->incoming.active || self->installing || self->work.op != TRM_RAFT_SNAPSHOT_NOTHING ||
+        self->incoming.index > self->commit)
+        return;
+    self->work.op = TRM_RAFT_SNAPSHOT_ABORT;
+    self->incoming.active = false;
+}
+
 static trm_status begin(trm_raft *self, const trm_raft_message *message, trm_err *err)
 {
     trm_raft_members members;

@@ -121,6 +121,8 @@ static bool add_field(const scenario_node *node, const char *field, text *out)
     uint64_t number;
     if (number_field(&state, field, &number))
         add(out, "%" PRIu64, number);
+    else if (strcmp(field, "incoming") == 0)
+        add(out, "%zu", node->incoming_len);
     else if (strcmp(field, "role") == 0)
         add(out, "%s", trm_raft_role_name(state.role));
     else if (strcmp(field, "vote") == 0)
