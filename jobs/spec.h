@@ -64,6 +64,7 @@ typedef struct trm_spec {
     uint32_t attempts_max;
     uint64_t task_timeout_ms; /* 0: none */
     uint32_t skips_max;       /* --skip-bad-records: of a job; 0: none */
+    bool never_twice;         /* --speculate off */
     trm_compress_mode compress;
     int compress_level; /* zlib's, 1 … 9 */
 

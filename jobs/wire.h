@@ -6,6 +6,7 @@
  *       │ ◀───────────────── SETUP ── │   the plan is in the state directory (checksum)
  *       │ ── CLAIM ─────────────────▶ │   these attempts I have been ordered and hold still
  *       │ ◀───────────────── ORDER ── │   run these attempts
+ *       │ ◀──────────────── CANCEL ── │   these are of no use any more: another attempt was first
  *       │ ── REPORT ────────────────▶ │   these attempts ended so (batched)
  *       │ ◀──────────────── SETTLED ─ │   … and that is decided: forget their reports
  *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
@@ -70,9 +71,10 @@ typedef enum trm_wire_type {
     TRM_WIRE_CLAIM,
     TRM_WIRE_SETTLED,
     TRM_WIRE_LEADS,
-    TRM_WIRE_LEAVING
+    TRM_WIRE_LEAVING,
+    TRM_WIRE_CANCEL
 } trm_wire_type;
-#define TRM_WIRE_TYPE_MAX TRM_WIRE_LEAVING
+#define TRM_WIRE_TYPE_MAX TRM_WIRE_CANCEL
 
 typedef enum trm_phase {
     TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */
@@ -146,7 +148,8 @@ typedef struct trm_order {
 } trm_order;
 
 /* Heads a CLAIM; the attempts, as in ORDER, follow it. The list may take several frames; the last
- * one says so, also when it is empty. SETTLED is such a list without a head. */
+ * one says so, also when it is empty. SETTLED and CANCEL are such lists without a head. An attempt
+ * that is cancelled is reported as any other: TRM_EFENCED, or how it has ended meanwhile. */
 typedef struct trm_claim {
     bool last;
 } trm_claim;
@@ -248,7 +251,7 @@ void trm_begin_decode(trm_begin *self, trm_reader *in);
 void trm_setup_encode(const trm_setup *self, trm_writer *out);
 trm_status trm_setup_decode(trm_setup *self, trm_reader *in); /* TRM_ENOMEM, TRM_ECORRUPT */
 void trm_setup_close(trm_setup *self);
-void trm_order_encode(const trm_order *self, trm_writer *out); /* ORDER, CLAIM, SETTLED */
+void trm_order_encode(const trm_order *self, trm_writer *out); /* ORDER, CLAIM, SETTLED, CANCEL */
 void trm_order_decode(trm_order *self, trm_reader *in);
 void trm_claim_encode(const trm_claim *self, trm_writer *out);
 void trm_claim_decode(trm_claim *self, trm_reader *in);

@@ -126,6 +126,7 @@ void trm_master_destroy(trm_master *self)
     master_outputs_close(self);
     master_failures_close(self);
     master_hunts_close(self);
+    master_twins_close(self);
     for (uint32_t i = 0; self->ranks && i < self->config.ranks; i++) {
         free(self->ranks[i].text);
         free(self->ranks[i].host_name);
@@ -288,6 +289,7 @@ static void forgive_silence(trm_master *self)
         return;
     for (uint32_t i = 0; i < self->config.ranks; i++)
         self->ranks[i].heard_ns = self->now_ns;
+    master_twins_forgive(self);
 }
 
 bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64_t *wake_ns)
@@ -310,6 +312,7 @@ bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64
         master_sample_step(self);
         any |= master_outputs_step(self, wake_ns);
         any |= master_tasks_step(self, wake_ns);
+        master_twins_step(self, wake_ns);
         any |= master_settled_step(self, wake_ns);
     }
     if (self->stage == STAGE_RUN || (self->stage == STAGE_FLUSH && self->interrupted))
@@ -402,6 +405,8 @@ void trm_master_progress(const trm_master *self, trm_progress *out)
         out->outputs_lost += known->lost;
     }
     out->records_skipped = self->job->skips_count;
+    out->speculated = self->twins_made;
+    out->speculated_won = self->twins_won;
     out->of[TRM_PHASE_SAMPLE].total = self->phase[TRM_PHASE_SAMPLE].tasks;
     out->of[TRM_PHASE_SAMPLE].done = self->sampled;
 }

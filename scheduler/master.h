@@ -62,6 +62,8 @@ typedef struct trm_progress {
     uint64_t attempts_failed; /* that counted, all launches */
     uint64_t outputs_lost;    /* map outputs that were to be made again, all launches */
     uint64_t records_skipped; /* bad records that have been found, all launches */
+    uint64_t speculated;      /* second attempts of tasks that took long, by this master … */
+    uint64_t speculated_won;  /* … that were faster */
     uint32_t ranks, ranks_alive;
     uint64_t epoch, term;
     uint64_t failovers; /* masters that followed another in the same launch, all launches */

@@ -34,15 +34,20 @@ static void claim_one(trm_master *self, uint32_t from, const trm_order *order)
     master_phase *in = &self->phase[order->phase];
     uint32_t number = order->phase == TRM_PHASE_SAMPLE && in->tasks ? master_sample_of_task(self, order->task)
                                                                     : order->task;
-    if (number >= in->tasks || in->task[number].state != SOFT_QUEUED || in->task[number].hunted ||
-        order->probe || !master_attempt_may_count(self, order->phase, number, order->attempt) ||
+    if (number >= in->tasks || order->probe || in->task[number].hunted ||
+        !master_attempt_may_count(self, order->phase, number, order->attempt) ||
         has_failed(self, order->phase, number, order->attempt))
-        return; /* another has it, or it is over: its report will be settled */
+        return; /* it is over: its report will be settled */
+    if (in->task[number].state == SOFT_RUNNING)
+        master_twin_claimed(self, from, order->phase, number, order->attempt);
+    if (in->task[number].state != SOFT_QUEUED)
+        return; /* another has it */
     master_task_unlink(self, order->phase, number);
     soft_task *task = &in->task[number];
     task->state = SOFT_RUNNING;
     task->rank = from;
     task->attempt = order->attempt;
+    task->ordered_ms = (uint32_t)(self->now_ns / MS);
     task_list_put(&self->ranks[from].running[order->phase], in->task, number);
     in->running++;
 }

@@ -74,11 +74,14 @@ void master_hunts_close(trm_master *self)
 
 /* ---- Its begin ---------------------------------------------------------------------------------- */
 
+bool master_blames_kernel(uint32_t status)
+{
+    return status == TRM_EKERNEL || status == TRM_ETIMEOUT || status == TRM_ELIMIT || status == TRM_ERECORD;
+}
+
 static bool blames_a_record(const trm_report *report)
 {
-    bool died = report->status == TRM_EKERNEL || report->status == TRM_ETIMEOUT ||
-                report->status == TRM_ELIMIT || report->status == TRM_ERECORD;
-    return report->phase == TRM_PHASE_MAP && report->record && died;
+    return report->phase == TRM_PHASE_MAP && report->record && master_blames_kernel(report->status);
 }
 
 /* Where it failed is not where it is run next, if there is a choice. */
@@ -272,9 +275,9 @@ void master_hunt_probed(trm_master *self, const trm_report *report)
     master_hunt *hunt = hunt_of(self, report->task);
     if (++task->probes > PROBES_MAX)
         in_vain(self, hunt, "there were too many probes");
-    else if (report->status == TRM_OK || (blames_a_record(report) && report->record > 0))
+    else if (report->status == TRM_OK || blames_a_record(report))
         advance(self, hunt, report);
-    else if (report->status == TRM_EKERNEL || report->status == TRM_ETIMEOUT || report->status == TRM_ELIMIT)
+    else if (master_blames_kernel(report->status))
         in_vain(self, hunt, "it dies before its first record");
     else
         queue_probe(self, hunt); /* a disk, a file: once more */

@@ -125,6 +125,20 @@ void master_note_failure(trm_master *self, uint32_t from, const trm_report *repo
     trm_journal_words(&self->journal, name, report->text_len ? report->text : "", report->text_len);
 }
 
+void master_note_twin(trm_master *self, const trm_order *order, uint32_t rank, uint32_t first_rank)
+{
+    if (self->tasks_noted == TRM_EVENT_TASKS_MAX)
+        return;
+    self->tasks_noted++;
+    trm_json *json = master_event(self, "speculated");
+    trm_json_string(json, "phase", phase_names[order->phase]);
+    trm_json_u64(json, "task", order->task);
+    trm_json_u64(json, "attempt", order->attempt);
+    trm_json_u64(json, "rank", rank);
+    trm_json_u64(json, "first_rank", first_rank);
+    trm_journal_end(&self->journal);
+}
+
 void master_note_probe(trm_master *self, uint32_t from, const trm_report *report)
 {
     if (self->failures_noted == TRM_EVENT_TASKS_MAX)
@@ -253,6 +267,8 @@ static void compose_status(const trm_master *self, trm_writer *out)
     trm_json_u64(&json, "attempts_failed", at.attempts_failed);
     trm_json_u64(&json, "outputs_lost", at.outputs_lost);
     trm_json_u64(&json, "records_skipped", at.records_skipped);
+    trm_json_u64(&json, "speculated", at.speculated);
+    trm_json_u64(&json, "speculated_won", at.speculated_won);
     trm_json_u64(&json, "bytes_in", at.bytes_in);
     trm_json_u64(&json, "bytes_total", at.bytes_total);
     if (self->stage >= STAGE_END) {

@@ -314,6 +314,12 @@ static void take_report(trm_master *self, uint32_t from, trm_report *report)
             settle_stray(self, from, &named);
         return;
     }
+    if (in->task[report->task].twinned && master_twin_report(self, from, report)) {
+        if (report->phase != TRM_PHASE_SAMPLE)
+            master_note_failure(self, from, report, false);
+        settle_stray(self, from, &named);
+        return;
+    }
     if (!is_expected(self, from, report)) {
         if (!is_being_decided(self, from, report))
             settle_stray(self, from, &named);
@@ -322,6 +328,7 @@ static void take_report(trm_master *self, uint32_t from, trm_report *report)
     if (report->status == TRM_OK) {
         rank->strikes = rank->refusals = 0;
         rank->struck_task = NO_RANK;
+        rank->slow = 0;
         learn_time(&self->phase[report->phase], report);
     }
     if (report->phase == TRM_PHASE_SAMPLE)

@@ -6,6 +6,7 @@
  *   master_tasks.c    which task where: queues, ORDER
  *   master_claims.c   what ranks hold when a master begins: CLAIM; what they may forget: SETTLED
  *   master_reports.c  what became of attempts: COMMIT, FAIL
+ *   master_twins.c    stragglers: a second attempt elsewhere; ranks that are slow
  *   master_hunt.c     which record kills a kernel: probes, SKIP
  *   master_outputs.c  where map outputs are: OUTPUTS, LOST, ADOPT, HELD
  *   master_sample.c   cut points of a range partitioned job
@@ -87,6 +88,8 @@ typedef struct master_rank {
     uint64_t heard_ns, pause_ns, setup_ns;
     task_list running[TRM_PHASES];
     task_list home;    /* reduces that wait, at home here */
+    uint32_t twins;    /* second attempts here */
+    uint32_t slow;     /* tasks in a row that others have done before it */
     size_t outputs_at; /* how far OUTPUTS has told */
     uint32_t strikes, struck_task, refusals, idle_pulses, stuck_pulses;
     trm_pulse pulse;
@@ -104,6 +107,8 @@ typedef struct master_phase {
     uint32_t waiting; /* SOFT_QUEUED, those at home included */
     uint32_t running; /* SOFT_RUNNING */
     uint32_t task_us; /* about what a task takes */
+    uint32_t twins;   /* tasks that run twice */
+    uint32_t doubled; /* … and did so far, to no use */
 } master_phase;
 
 /* A store whose runs are being taken over. */
@@ -127,6 +132,7 @@ typedef struct master_failure {
 } master_failure;
 
 typedef struct master_hunt master_hunt; /* master_hunt.c */
+typedef struct master_twin master_twin; /* master_twins.c */
 
 /* A command that the log has not taken yet. */
 typedef struct master_command {
@@ -189,6 +195,9 @@ struct trm_master {
     master_failure *failures;
     master_hunt *hunts;
     uint32_t hunts_count;
+    master_twin *twins;
+    uint32_t twins_count;
+    uint64_t twins_ns, twins_made, twins_won;
 
     /* Outputs. */
     uint32_t *outputs; /* map tasks whose place is to be told, in order */
@@ -296,6 +305,8 @@ void master_failures_close(trm_master *self);
 /* ---- master_hunt.c ---- */
 /* A map attempt has failed at a record: that is looked for now; false: it is not, the failure counts. */
 bool master_hunt_begin(trm_master *self, uint32_t from, const trm_report *report);
+/* A failure of the code or of what it is given, not of where it runs. */
+bool master_blames_kernel(uint32_t status);
 /* What an order for a map says of records. */
 void master_order_records(const trm_master *self, trm_order *order);
 /* Of a task that is hunted: whether it is the failure that the hunt began with, told again. */
@@ -305,6 +316,19 @@ void master_hunt_probed(trm_master *self, const trm_report *report);
 void master_hunt_drop(trm_master *self, uint32_t task); /* the task is done */
 void master_skipped(trm_master *self, const trm_skip *skip, bool accepted);
 void master_hunts_close(trm_master *self);
+
+/* ---- master_twins.c ---- */
+void master_twins_close(trm_master *self);
+void master_twins_step(trm_master *self, uint64_t *wake_ns);
+/* A report of a task that runs twice, of one of both; true: that one has failed, and the other goes on. */
+bool master_twin_report(trm_master *self, uint32_t from, const trm_report *report);
+/* The twin is what runs from now on; false: there is none. */
+bool master_twin_promote(trm_master *self, unsigned phase, uint32_t task);
+void master_twin_cancel(trm_master *self, unsigned phase, uint32_t task); /* if there is one */
+void master_twins_of_lost_rank(trm_master *self, uint32_t rank);
+/* A second rank holds the task. */
+void master_twin_claimed(trm_master *self, uint32_t from, unsigned phase, uint32_t task, uint32_t attempt);
+void master_twins_forgive(trm_master *self); /* the loop stood still */
 
 /* ---- master_outputs.c ---- */
 trm_status master_outputs_begin(trm_master *self, trm_err *err);
@@ -352,6 +376,7 @@ void master_note_rank(trm_master *self, uint32_t rank, const char *what, const c
 void master_note_order(trm_master *self, uint32_t rank, unsigned phase, uint32_t task);
 void master_note_prepared(trm_master *self, uint32_t from, const trm_report *report);
 void master_note_failure(trm_master *self, uint32_t from, const trm_report *report, bool counts);
+void master_note_twin(trm_master *self, const trm_order *order, uint32_t rank, uint32_t first_rank);
 void master_note_probe(trm_master *self, uint32_t from, const trm_report *report);
 void master_note_skip(trm_master *self, const trm_skip *skip, const char *why, size_t why_len);
 void master_note_count(trm_master *self, const char *what, uint64_t count);

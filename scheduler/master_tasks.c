@@ -115,6 +115,7 @@ void master_task_unlink(trm_master *self, unsigned phase, uint32_t number)
     if (task->state == SOFT_QUEUED) {
         unqueue(self, phase, number);
     } else if (task->state == SOFT_RUNNING) {
+        assert(!task->twinned);
         task_list_remove(&self->ranks[task->rank].running[phase], in->task, number);
         in->running--;
     }
@@ -137,9 +138,12 @@ void master_task_return(trm_master *self, unsigned phase, uint32_t number, const
 void master_tasks_take_back(trm_master *self, uint32_t number, const char *why)
 {
     master_rank *rank = &self->ranks[number];
+    master_twins_of_lost_rank(self, number);
     for (unsigned phase = 0; phase < TRM_PHASES; phase++) {
         while (rank->running[phase].count && self->stage == STAGE_RUN) {
             uint32_t last = rank->running[phase].last; /* so that the order stays when each is put first */
+            if (master_twin_promote(self, phase, last))
+                continue;
             master_task_unlink(self, phase, last);
             self->phase[phase].task[last].rank = NO_RANK;
             master_task_return(self, phase, last, why);
@@ -265,6 +269,7 @@ static void note_running(trm_master *self, uint32_t number, unsigned phase, uint
         task->state = SOFT_RUNNING;
         task->rank = number;
         task->attempt = task->attempts++;
+        task->ordered_ms = (uint32_t)(self->now_ns / MS);
         task_list_put(&self->ranks[number].running[phase], in->task, self->picked[i]);
     }
     in->running += count;

@@ -152,6 +152,16 @@ static trm_status read_skips(trm_options *self, const option_rule *option, const
     return TRM_OK;
 }
 
+static trm_status read_speculate(trm_options *self, const option_rule *option, const char *value,
+                                 trm_err *err)
+{
+    bool on = strcmp(value, "on") == 0;
+    if (!on && strcmp(value, "off") != 0)
+        return trm_err_set(err, TRM_EUSAGE, "--speculate takes on or off, not '%s'", value);
+    self->spec.never_twice = !on;
+    return TRM_OK;
+}
+
 /* NAME=VALUE, or NAME alone for a boolean. */
 static trm_status read_param(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
@@ -251,6 +261,7 @@ static const option_rule options[] = {
      "an attempt may take [no limit]"},
     {0, "skip-bad-records", "[=N]", read_skips, SPEC(skips_max), 1, TRM_SKIPS_MAX,
      "leave out records that kill map, up to N of the job [none; 100]"},
+    {0, "speculate", "on|off", read_speculate, 0, 0, 0, "run the slowest tasks a second time elsewhere [on]"},
     {0, "compress", "auto|none|zlib[:LEVEL]", read_compress, 0, 0, 0,
      "of runs and of what crosses hosts [auto]"},
     {0, "scratch", "DIR", read_path, SPEC(scratch_dir), 0, 0,

@@ -157,6 +157,22 @@ unsigned trm_crew_queued(const trm_crew *self, uint32_t executor)
     return self->member[executor].queued;
 }
 
+bool trm_crew_cancel(trm_crew *self, const trm_order *order)
+{
+    for (unsigned i = 0; i < self->executors; i++) {
+        trm_crew_member *member = &self->member[i];
+        const trm_order *first = &member->queue[member->first];
+        if (!member->queued || first->phase != order->phase || first->task != order->task ||
+            first->attempt != order->attempt)
+            continue;
+        if (!member->cancelled && !member->condemned && !member->has_died)
+            command(self, TRM_CREW_KIND_KILL, i, member->generation, "its attempt is of no use any more");
+        member->cancelled = true;
+        return true;
+    }
+    return false;
+}
+
 void trm_crew_progress(const trm_crew *self, uint64_t *bytes_in, uint64_t *records_in, uint32_t *running)
 {
     *bytes_in = *records_in = 0;
@@ -315,9 +331,10 @@ static void tell_death(trm_crew *self, unsigned executor, trm_crew_event *out)
     memcpy(self->last_words, member->died.words, sizeof self->last_words);
     out->last_words = self->last_words;
     list_lost(self, executor, out);
+    out->cancelled = member->cancelled;
 
     bool unready = !member->ready && !member->failed;
-    member->has_died = member->ready = member->condemned = member->set_up = false;
+    member->has_died = member->ready = member->condemned = member->set_up = member->cancelled = false;
     member->queued = member->finished = 0;
     member->unready_deaths = unready ? member->unready_deaths + 1 : 0;
     if (self->supervisor_gone) {

@@ -51,6 +51,7 @@ typedef struct trm_crew_event {
     /* DIED: the orders that it had, the running one first (lost[0], when `running`);
      * those after it were not begun and cost no attempt. */
     bool running;
+    bool cancelled;  /* trm_crew_cancel has ended it: it died of nothing that ran there */
     uint32_t record; /* as in a report: which record the running one was at */
     const trm_order *lost;
     unsigned lost_count;
@@ -84,6 +85,10 @@ trm_status trm_crew_setup(trm_crew *self, const trm_setup *setup, uint64_t epoch
  * TRM_AGAIN: no room in its queue for all of them, or it is not up yet (READY, and setup). */
 trm_status trm_crew_submit(trm_crew *self, uint32_t executor, const trm_order *orders, unsigned count);
 unsigned trm_crew_queued(const trm_crew *self, uint32_t executor);
+/* Ends the executor that runs the order, or will next: DIED is told as ever, and the executor is replaced.
+ * The order may have ended by then, and another be what it ran. Of an order that is behind others nothing
+ * happens (false). */
+bool trm_crew_cancel(trm_crew *self, const trm_order *order);
 
 /* The next thing that happened; TRM_AGAIN: nothing. TRM_EPEER: the supervisor is gone, all
  * executors have been told as DIED, and nothing more will happen. */

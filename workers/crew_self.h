@@ -16,6 +16,7 @@ typedef struct trm_crew_member {
     bool set_up;             /* … after SETUP went */
     bool failed;             /* the kernel cannot be loaded */
     bool condemned;          /* KILL went to the supervisor: nothing in its ring is read */
+    bool cancelled;          /* KILL went, for an order that is of no use */
     bool has_died;           /* DIED has come, in `died`; told once the ring is empty */
     bool gone;               /* and nobody will take its place */
     unsigned unready_deaths; /* in a row */

@@ -165,6 +165,21 @@ bool trm_ledger_settle(trm_ledger *self, const trm_order *order)
     return true;
 }
 
+bool trm_ledger_cancel(trm_ledger *self, const trm_order *order)
+{
+    uint32_t at = find(self, order);
+    if (at == LEDGER_NONE || self->entry[at].len)
+        return false;
+    self->entry[at].cancelled = true;
+    return true;
+}
+
+bool trm_ledger_is_cancelled(const trm_ledger *self, const trm_order *order)
+{
+    uint32_t at = find(self, order);
+    return at != LEDGER_NONE && self->entry[at].cancelled;
+}
+
 /* ---- Sending ------------------------------------------------------------------------------------ */
 
 const ledger_entry *trm_ledger_due(const trm_ledger *self)

@@ -20,6 +20,7 @@ typedef struct ledger_entry {
     uint32_t next, previous;
     uint32_t len;   /* of the report; 0: there is none yet */
     bool sent;      /* to the master that is now */
+    bool cancelled; /* it is of no use to the master */
     uint8_t *bytes; /* as it goes into a frame */
 } ledger_entry;
 
@@ -44,6 +45,10 @@ trm_status trm_ledger_add(trm_ledger *self, const trm_order *order);
 bool trm_ledger_report(trm_ledger *self, const trm_order *order, const void *bytes, size_t len);
 /* False: it is not held, or has not ended. */
 bool trm_ledger_settle(trm_ledger *self, const trm_order *order);
+
+/* False: it is not held, or has ended: then it is as before. */
+bool trm_ledger_cancel(trm_ledger *self, const trm_order *order);
+bool trm_ledger_is_cancelled(const trm_ledger *self, const trm_order *order);
 
 /* The report that is to be sent first; NULL: none. */
 const ledger_entry *trm_ledger_due(const trm_ledger *self);

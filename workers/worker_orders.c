@@ -9,6 +9,7 @@
 #include "workers/worker_self.h"
 
 #include "runtime/diag.h"
+#include "jobs/names.h"
 #include "workers/attempt.h"
 
 #include <assert.h>
@@ -57,6 +58,20 @@ bool order_queue_take(order_queue *self, trm_order *out)
     self->first = (self->first + 1) & (self->room - 1);
     self->count--;
     return true;
+}
+
+bool order_queue_remove(order_queue *self, const trm_order *order)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < self->count; i++) {
+        const trm_order *at = &self->items[(self->first + i) & (self->room - 1)];
+        bool is_it = at->phase == order->phase && at->task == order->task && at->attempt == order->attempt;
+        if (!is_it)
+            self->items[(self->first + kept++) & (self->room - 1)] = *at;
+    }
+    bool found = kept < self->count;
+    self->count = kept;
+    return found;
 }
 
 void order_queue_close(order_queue *self)
@@ -210,6 +225,41 @@ static void end_reduce(trm_worker *self, const trm_order *order)
     trm_shuffle_done(self->shuffle, order->task);
 }
 
+/* ---- Orders that are of no use any more ------------------------------------------------------- */
+
+static void end_cancelled(trm_worker *self, const trm_order *order)
+{
+    worker_refuse(self, order, TRM_EFENCED, "it was cancelled");
+    if (order->phase == TRM_PHASE_REDUCE)
+        end_reduce(self, order);
+}
+
+/* One that runs ends with its executor: see on_died. One that is behind others there is run for nothing. */
+void worker_cancel(trm_worker *self, const trm_order *order)
+{
+    if (!trm_ledger_cancel(&self->ledger, order))
+        return; /* it has ended */
+    if (order_queue_remove(&self->ready, order) || order_queue_remove(&self->reduces, order))
+        end_cancelled(self, order);
+    else if (self->crew)
+        trm_crew_cancel(self->crew, order);
+}
+
+/* What an executor has left behind that was ended: it could not do so. */
+static void remove_rest(trm_worker *self, const trm_order *order)
+{
+    char path[TRM_FS_PATH_BYTES_MAX];
+    bool map = order->phase == TRM_PHASE_MAP, run = map && !self->traits.map_only;
+    if (order->phase == TRM_PHASE_SAMPLE)
+        return;
+    trm_status status = run ? trm_run_name(self->run_store, self->sender.epoch, order->task, order->attempt,
+                                           path, sizeof path)
+                            : trm_part_attempt_name(self->spec->output_dir, order->task, self->sender.epoch,
+                                                    order->attempt, path, sizeof path);
+    if (status == TRM_OK)
+        self->fs->ops->remove(self->fs, path, NULL);
+}
+
 bool worker_reduces_step(trm_worker *self)
 {
     bool any = false;
@@ -317,7 +367,8 @@ static void on_ready(trm_worker *self, const trm_crew_event *event)
         no_executor_left(self, event->status, event->err.text);
 }
 
-/* The order that ran has failed; those behind it were not begun, and go to whoever is free. */
+/* The order that ran has failed; those behind it were not begun, and go to whoever is free. When it
+ * was ended for an order that is of no use, and had begun the next one, that is nobody's fault. */
 static void on_died(trm_worker *self, const trm_crew_event *event)
 {
     char text[TRM_TEXT_BYTES_MAX];
@@ -325,11 +376,18 @@ static void on_died(trm_worker *self, const trm_crew_event *event)
     for (unsigned i = event->lost_count; i-- > 0;) {
         const trm_order *order = &event->lost[i];
         bool ran = i == 0 && event->running;
+        if (trm_ledger_is_cancelled(&self->ledger, order)) {
+            remove_rest(self, order);
+            end_cancelled(self, order);
+            continue;
+        }
         if (!ran && order_queue_put_first(&self->ready, order))
             continue;
         snprintf(text, sizeof text, "%s%s%s", event->err.text,
                  event->last_words[0] ? "\nit had printed:\n" : "", event->last_words);
-        if (ran)
+        if (ran && event->cancelled)
+            worker_refuse(self, order, TRM_AGAIN, "its executor was ended for another order");
+        else if (ran)
             worker_died(self, order, event->status, event->record, text);
         else
             worker_refuse(self, order, TRM_EPEER, "no memory to keep it");

@@ -74,11 +74,13 @@ struct trm_worker {
 
 bool order_queue_put(order_queue *self, const trm_order *order); /* false: no memory */
 bool order_queue_put_first(order_queue *self, const trm_order *order);
+bool order_queue_remove(order_queue *self, const trm_order *order); /* false: it is not in it */
 bool order_queue_take(order_queue *self, trm_order *out);
 void order_queue_close(order_queue *self);
 
-/* An order from the master. */
+/* An order from the master, and its end when that is decided otherwise. */
 void worker_order(trm_worker *self, const trm_order *order);
+void worker_cancel(trm_worker *self, const trm_order *order);
 /* What the crew says, what can be given to it; whether anything was. */
 bool worker_crew_step(trm_worker *self);
 bool worker_reduces_step(trm_worker *self);

@@ -55,6 +55,7 @@ refused 'too little memory' 2 'memory' -n 2 --memory 16M --executors 64 wordcoun
 refused 'no bad records' 2 'skip-bad-records 0 is out of range: 1 to 65536' -n 2 --skip-bad-records=0 wordcount "$in/good"
 refused 'too many bad records' 2 'skip-bad-records .* is out of range' -n 2 --skip-bad-records=65537 wordcount "$in/good"
 refused 'bad records that are no number' 2 "whole number, not 'some'" -n 2 --skip-bad-records=some wordcount "$in/good"
+refused 'speculate how' 2 'speculate takes on or off' -n 2 --speculate perhaps wordcount "$in/good"
 
 # Outputs.
 mkdir "$work/foreign"

@@ -91,6 +91,7 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
         break;
     case TRM_WIRE_ORDER:
     case TRM_WIRE_SETTLED:
+    case TRM_WIRE_CANCEL:
         trm_order_decode(&order, in);
         trm_order_encode(&order, out);
         break;

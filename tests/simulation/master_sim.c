@@ -266,7 +266,7 @@ static void check_new(history *self, uint64_t term, const trm_order *order)
         if (held.attempt < task->attempt || held.attempt < task->failed_high)
             continue;
         self->again++;
-        if (!self->seldom && sim_worker_claimed_term(self->workers[i]) == term)
+        if (!self->seldom && self->spec.never_twice && sim_worker_claimed_term(self->workers[i]) == term)
             fail(self, "a task is ordered again that a living rank has claimed", order->task);
     }
 }
@@ -325,6 +325,10 @@ static void make_workers(history *self)
             .hello_status = i != self->keeper && often(self, 50) ? TRM_ELAUNCH : TRM_OK,
             .hello_ns = self->now_ns + below(self, 100 * TRM_NS_PER_MS),
             .seed = trm_draw_next(&self->draw),
+            .slowness = !self->spec.never_twice && often(self, 200) ? 20 : 0,
+            .sick_ns = !self->spec.never_twice && i != self->keeper && often(self, 200)
+                           ? self->now_ns + below(self, 5000) * TRM_NS_PER_MS
+                           : 0,
             .is_readable = is_readable,
             .ordered = self->measured ? NULL : on_order,
             .context = self,
@@ -639,6 +643,7 @@ static void draw_job(history *self)
     self->habits.task_max_ns = self->habits.task_min_ns + (1 + below(self, 400)) * TRM_NS_PER_MS;
     self->habits.fail_permille = often(self, 300) ? (unsigned)below(self, 100) : 0;
     self->habits.refuse_permille = often(self, 200) ? (unsigned)below(self, 100) : 0;
+    self->spec.never_twice = often(self, 500);
     if (often(self, 300)) {
         self->habits.bad_permille = (unsigned)below(self, 500);
         self->spec.skips_max = TRM_SKIPS_MAX;

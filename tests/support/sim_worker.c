@@ -403,6 +403,8 @@ static void executors_step(sim_worker *self, uint64_t *wake_ns)
     const sim_habits *habits = self->config.habits;
     for (uint32_t i = 0; i < self->config.executors; i++) {
         running *it = &self->executor[i];
+        if (it->end_ns && self->config.sick_ns && self->now_ns >= self->config.sick_ns)
+            continue;
         if (it->end_ns && it->end_ns <= self->now_ns)
             end_attempt(self, it);
         while (!it->end_ns && next_order(self, &it->order, wake_ns)) {
@@ -412,8 +414,8 @@ static void executors_step(sim_worker *self, uint64_t *wake_ns)
             }
             uint64_t spread = habits->task_max_ns - habits->task_min_ns;
             it->begin_ns = self->now_ns;
-            it->end_ns =
-                self->now_ns + habits->task_min_ns + (spread ? trm_draw_below(&self->draw, spread) : 0);
+            uint64_t takes_ns = habits->task_min_ns + (spread ? trm_draw_below(&self->draw, spread) : 0);
+            it->end_ns = self->now_ns + takes_ns * (self->config.slowness ? self->config.slowness : 1);
             if (it->end_ns <= self->now_ns)
                 end_attempt(self, it);
         }
@@ -537,6 +539,32 @@ static void on_settled(sim_worker *self, trm_reader *body)
     }
 }
 
+/* What runs, ends; what waits, too; what has ended, has. */
+static void on_cancel(sim_worker *self, trm_reader *body)
+{
+    while (trm_reader_left(body)) {
+        trm_order order;
+        trm_order_decode(&order, body);
+        assert(trm_reader_ok(body));
+        if (!trm_ledger_cancel(&self->ledger, &order))
+            continue;
+        for (uint32_t i = 0; i < self->config.executors; i++) {
+            running *it = &self->executor[i];
+            if (it->end_ns && it->order.phase == order.phase && it->order.task == order.task &&
+                it->order.attempt == order.attempt)
+                it->end_ns = 0;
+        }
+        size_t kept = self->queue_at;
+        for (size_t i = self->queue_at; i < self->queue_count; i++) {
+            const trm_order *at = &self->queue[i];
+            if (at->phase != order.phase || at->task != order.task || at->attempt != order.attempt)
+                self->queue[kept++] = *at;
+        }
+        self->queue_count = kept;
+        refuse(self, &order, TRM_EFENCED);
+    }
+}
+
 static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *body)
 {
     if ((self->epoch && header->epoch != self->epoch) || header->term < self->term) {
@@ -549,6 +577,8 @@ static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *bo
         self->dropped += header->type != TRM_WIRE_LEADS;
     } else if (header->type == TRM_WIRE_ORDER) {
         on_orders(self, body);
+    } else if (header->type == TRM_WIRE_CANCEL) {
+        on_cancel(self, body);
     } else if (header->type == TRM_WIRE_SETTLED) {
         on_settled(self, body);
     } else if (header->type == TRM_WIRE_OUTPUTS) {

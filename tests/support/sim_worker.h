@@ -57,6 +57,8 @@ typedef struct sim_worker_config {
     uint64_t hello_ns;       /* when it says HELLO */
     bool watches_master;     /* as trm_worker does: it leaves when it hears nothing for long */
     uint64_t seed;
+    uint32_t slowness; /* how many times longer its tasks take; 0: as others' */
+    uint64_t sick_ns;  /* from then on no attempt ends by itself; 0: never */
     /* Whether this rank can read the output, in place or from its rank. */
     bool (*is_readable)(void *context, uint32_t reader, const trm_output_at *at);
     /* Told of each order before it is obeyed. */

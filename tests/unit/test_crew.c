@@ -535,6 +535,36 @@ static void a_loop_is_ended(void **state)
     stop(&it);
 }
 
+/* It is stopped or loops: it ends all the same, and is blamed on nothing. What is behind it runs. */
+static void an_order_that_runs_can_be_cancelled(void **state)
+{
+    fixture it;
+    init(&it, 2);
+    start(&it);
+    trm_order orders[] = {order_of(LOOP), order_of(MISDEEDS)};
+    assert_int_equal(trm_crew_submit(it.crew, 1, orders, 2), TRM_OK);
+    trm_order other = orders[0];
+    other.attempt++;
+    assert_false(trm_crew_cancel(it.crew, &other));
+    assert_false(trm_crew_cancel(it.crew, &orders[1])); /* it is behind another */
+    pid_t pid = executor_pid(&it, 1);
+    while (!__atomic_load_n(&it.crew->lanes.lane[1].board.began_ns, __ATOMIC_ACQUIRE))
+        poll(NULL, 0, 1);
+    kill(pid, SIGSTOP);
+    assert_true(trm_crew_cancel(it.crew, &orders[0]));
+    assert_true(trm_crew_cancel(it.crew, &orders[0])); /* told twice */
+    trm_crew_event event = *expect_died(&it, 1, TRM_EKERNEL);
+    assert_true(event.cancelled && event.running && event.lost_count == 2);
+    assert_int_equal(event.lost[0].task, LOOP);
+    assert_true(is_gone(pid));
+    expect_ready(&it, 1);
+    submit(&it, 1, SEGFAULT);
+    event = *expect_died(&it, 1, TRM_EKERNEL);
+    assert_false(event.cancelled); /* the next one is itself to blame */
+    expect_ready(&it, 1);
+    stop(&it);
+}
+
 static void a_leak_meets_its_limit(void **state)
 {
 #ifndef TRM_SANITIZED
@@ -960,6 +990,7 @@ int main(void)
         cmocka_unit_test(a_crash_costs_one_attempt),
         cmocka_unit_test(a_crash_says_where),
         cmocka_unit_test(a_loop_is_ended),
+        cmocka_unit_test(an_order_that_runs_can_be_cancelled),
         cmocka_unit_test(a_leak_meets_its_limit),
         cmocka_unit_test(a_failure_carries_what_was_printed),
         cmocka_unit_test(a_flood_is_bounded),

@@ -164,6 +164,25 @@ static void reports_are_sent_again_in_their_order(void **state)
     trm_ledger_close(&ledger);
 }
 
+/* One that has ended is as it was; the mark goes with the order. */
+static void what_has_not_ended_can_be_cancelled(void **state)
+{
+    trm_ledger ledger;
+    trm_ledger_init(&ledger);
+    trm_order order = {.phase = 1, .task = 3};
+    assert_false(trm_ledger_cancel(&ledger, &order));
+    assert_int_equal(trm_ledger_add(&ledger, &order), TRM_OK);
+    assert_false(trm_ledger_is_cancelled(&ledger, &order));
+    assert_true(trm_ledger_cancel(&ledger, &order));
+    assert_true(trm_ledger_is_cancelled(&ledger, &order));
+    assert_true(trm_ledger_report(&ledger, &order, "x", 1));
+    assert_false(trm_ledger_cancel(&ledger, &order));
+    assert_true(trm_ledger_settle(&ledger, &order));
+    assert_int_equal(trm_ledger_add(&ledger, &order), TRM_OK);
+    assert_false(trm_ledger_is_cancelled(&ledger, &order));
+    trm_ledger_close(&ledger);
+}
+
 int main(int argc, char **argv)
 {
     const char *given = argc > 1 ? argv[1] : getenv("TRM_TEST_SEED");
@@ -173,6 +192,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_ledger_is_a_list_of_what_is_held),
         cmocka_unit_test(reports_are_sent_again_in_their_order),
+        cmocka_unit_test(what_has_not_ended_can_be_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,7 +41,7 @@ static void test_everything(void **state)
                   "-n4 wordcount a --output=/tmp/out// b -p x=1 -p flag --param y=a=b --gzip --overwrite "
                   "--partitions 7 --tasks 9 --split-size 64M --line-max 1K --record-max 2MiB --executors 3 "
                   "--bind numa --memory 128M --max-attempts 2 --task-timeout 1.5s --compress zlib:6 "
-                  "-v --report-bindings --relaunch 7 -- -c",
+                  "-v --report-bindings --relaunch 7 --speculate off -- -c",
                   NULL, &err),
         TRM_OK);
     const trm_spec *spec = &options.spec;
@@ -74,6 +74,7 @@ static void test_everything(void **state)
     assert_int_equal(spec->compress, TRM_COMPRESS_ZLIB);
     assert_int_equal(spec->compress_level, 6);
     assert_int_equal(spec->skips_max, 0);
+    assert_true(spec->never_twice);
     trm_options_close(&options);
 }
 
@@ -158,6 +159,8 @@ static void test_mistakes(void **state)
         {"wordcount in -o o --relaunch 1001", "--relaunch 1001 is out of range: 0 to 1000"},
         {"wordcount in -o o --relaunch often", "--relaunch takes a whole number, not 'often'"},
         {"wordcount in -o o --max-attempts 0", "--max-attempts 0 is out of range"},
+        {"wordcount in -o o --speculate maybe", "--speculate takes on or off"},
+        {"wordcount in -o o --speculate", "--speculate takes on|off"},
         {"wordcount in -o o --skip-bad-records=0", "--skip-bad-records 0 is out of range"},
         {"wordcount in -o o --skip-bad-records=", "--skip-bad-records takes a whole number"},
     };

@@ -1,0 +1,347 @@
+/* Stragglers: a task that takes much longer than others of its phase is given to an idle executor as well,
+ * of another rank if there is a choice, once nothing waits any more. The first of both that reports success
+ * is the one that counts; the other is cancelled.
+ *
+ *     RUNNING on a rank ── overdue, somebody idle ─▶ RUNNING, with a twin elsewhere
+ *         it succeeds ─▶ the twin is cancelled
+ *         the twin succeeds ─▶ it takes its place, which is cancelled; the rank has lost a race
+ *         one of both fails for what the kernel does ─▶ so would the other, which is cancelled
+ *         it fails otherwise, or its rank is lost ─▶ the twin takes its place
+ *         the twin fails otherwise, is overdue itself, or its rank is lost ─▶ as if it had never been
+ *
+ * One of both is committed, as of any two attempts: the job table takes one. Nothing of it is
+ * replicated; a master that follows another takes what it is told in CLAIM, the second one of a task as
+ * its twin. Jobs lose nothing by it but work of executors that were idle. A rank that only loses
+ * is set aside. */
+#include "scheduler/master_self.h"
+
+#include "runtime/diag.h"
+
+#include <stdlib.h>
+
+#define TWINS_MAX 1024u         /* at once */
+#define TWINS_FREE 8u           /* of a phase that have not won, and … */
+#define TWINS_SHARE 10u         /* … one of so many tasks; then one at a time */
+#define TWINS_OF_TASK_MAX 8u    /* one after the other */
+#define TWINS_MS 200u           /* between two looks */
+#define OVERDUE_FACTOR 2u       /* times what is expected of the task */
+#define OVERDUE_MS_MIN 1000u    /* less is not worth an executor */
+#define OVERDUE_BLIND_MS 60000u /* when no task of the phase has ended yet: one twin, to learn from */
+#define SLOW_MAX 4u             /* tasks in a row that a rank has lost to twins elsewhere: it is set aside */
+
+struct master_twin {
+    struct master_twin *next;
+    uint8_t phase;
+    uint32_t task, rank, attempt, ordered_ms;
+};
+
+static master_twin *twin_of(const trm_master *self, unsigned phase, uint32_t task)
+{
+    master_twin *at = self->phase[phase].task[task].twinned ? self->twins : NULL;
+    while (at && (at->phase != phase || at->task != task))
+        at = at->next;
+    return at;
+}
+
+static void twin_free(trm_master *self, master_twin *twin)
+{
+    master_twin **at = &self->twins;
+    while (*at != twin)
+        at = &(*at)->next;
+    *at = twin->next;
+    self->phase[twin->phase].task[twin->task].twinned = 0;
+    self->phase[twin->phase].twins--;
+    self->ranks[twin->rank].twins--;
+    self->twins_count--;
+    free(twin);
+}
+
+static master_twin *twin_make(trm_master *self, unsigned phase, uint32_t task, uint32_t rank,
+                              uint32_t attempt)
+{
+    master_twin *twin = self->twins_count < TWINS_MAX ? malloc(sizeof *twin) : NULL;
+    if (!twin)
+        return NULL;
+    *twin = (master_twin){.next = self->twins,
+                          .phase = (uint8_t)phase,
+                          .task = task,
+                          .rank = rank,
+                          .attempt = attempt,
+                          .ordered_ms = (uint32_t)(self->now_ns / MS)};
+    self->twins = twin;
+    self->twins_count++;
+    self->phase[phase].twins++;
+    self->phase[phase].task[task].twinned = 1;
+    self->ranks[rank].twins++;
+    return twin;
+}
+
+void master_twins_close(trm_master *self)
+{
+    while (self->twins) {
+        master_twin *next = self->twins->next;
+        free(self->twins);
+        self->twins = next;
+    }
+}
+
+/* ---- The end of one of both ----------------------------------------------------------------- */
+
+/* If there is no room for it, it runs to its end for nothing. */
+static void cancel(trm_master *self, uint32_t rank, unsigned phase, uint32_t task, uint32_t attempt)
+{
+    trm_order order = {.phase = (uint8_t)phase,
+                       .attempt = attempt,
+                       .task = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, task) : task};
+    if (self->ranks[rank].state != RANK_READY)
+        return;
+    master_frame_begin(self, TRM_WIRE_CANCEL);
+    trm_order_encode(&order, &self->frame);
+    master_frame_send(self, rank);
+}
+
+void master_twin_cancel(trm_master *self, unsigned phase, uint32_t task)
+{
+    master_twin *twin = twin_of(self, phase, task);
+    if (!twin)
+        return;
+    cancel(self, twin->rank, phase, task, twin->attempt);
+    twin_free(self, twin);
+}
+
+bool master_twin_promote(trm_master *self, unsigned phase, uint32_t number)
+{
+    master_twin *twin = twin_of(self, phase, number);
+    if (!twin)
+        return false;
+    soft_task *tasks = self->phase[phase].task, *task = &tasks[number];
+    task_list_remove(&self->ranks[task->rank].running[phase], tasks, number);
+    task->rank = twin->rank;
+    task->attempt = twin->attempt;
+    task_list_put(&self->ranks[task->rank].running[phase], tasks, number);
+    twin_free(self, twin);
+    return true;
+}
+
+/* Whether the rank is too slow for too long. */
+static void slow(trm_master *self, uint32_t number)
+{
+    if (++self->ranks[number].slow >= SLOW_MAX)
+        master_rank_aside(self, number, "it is slow: others have done its tasks before it");
+}
+
+static void take_over(trm_master *self, unsigned phase, uint32_t number, bool won)
+{
+    const soft_task *task = &self->phase[phase].task[number];
+    uint32_t loser = task->rank, attempt = task->attempt;
+    self->twins_won += won;
+    if (won && self->phase[phase].doubled) /* one that was claimed has not been counted */
+        self->phase[phase].doubled--;
+    master_twin_promote(self, phase, number);
+    cancel(self, loser, phase, number, attempt);
+    if (won && task->rank != loser)
+        slow(self, loser);
+}
+
+bool master_twin_report(trm_master *self, uint32_t from, const trm_report *report)
+{
+    master_twin *twin = twin_of(self, report->phase, report->task);
+    const soft_task *task = &self->phase[report->phase].task[report->task];
+    if (!twin)
+        return false;
+    bool of_twin = twin->rank == from && twin->attempt == report->attempt;
+    bool of_first = task->rank == from && task->attempt == report->attempt;
+    bool decides = report->status == TRM_OK || master_blames_kernel(report->status);
+    if (of_twin && decides) {
+        take_over(self, report->phase, report->task, report->status == TRM_OK);
+    } else if (of_twin) {
+        twin_free(self, twin);
+        return true;
+    } else if (of_first && decides) {
+        master_twin_cancel(self, report->phase, report->task);
+    } else if (of_first) {
+        master_twin_promote(self, report->phase, report->task);
+        return true;
+    }
+    return false;
+}
+
+void master_twins_of_lost_rank(trm_master *self, uint32_t number)
+{
+    for (master_twin *at = self->twins, *next; at; at = next) {
+        next = at->next;
+        if (at->rank == number)
+            twin_free(self, at);
+    }
+}
+
+void master_twin_claimed(trm_master *self, uint32_t from, unsigned phase, uint32_t number, uint32_t attempt)
+{
+    const soft_task *task = &self->phase[phase].task[number];
+    if (task->state == SOFT_RUNNING && !task->twinned && !task->hunted &&
+        (task->rank != from || task->attempt != attempt))
+        twin_make(self, phase, number, from, attempt);
+}
+
+/* ---- Which tasks ----------------------------------------------------------------------------- */
+
+/* About what the task should take; 0: unknown. A map of a larger split takes longer. */
+static uint64_t expected_us(const trm_master *self, unsigned phase, uint32_t number)
+{
+    const trm_plan *plan = &self->config.submission->plan;
+    uint64_t us = self->phase[phase].task_us;
+    if (phase == TRM_PHASE_REDUCE || !plan->begin || !plan->bytes)
+        return us;
+    uint32_t map = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, number) : number;
+    double bytes = (double)(plan->begin[map + 1] - plan->begin[map]);
+    double share = bytes * plan->tasks / (double)plan->bytes;
+    return share > 1 ? (uint64_t)((double)us * share) : us;
+}
+
+static bool is_overdue(const trm_master *self, unsigned phase, uint32_t number, uint32_t ordered_ms)
+{
+    uint32_t ms = (uint32_t)(self->now_ns / MS) - ordered_ms;
+    uint64_t us = expected_us(self, phase, number);
+    if (!us)
+        return ms > OVERDUE_BLIND_MS;
+    return ms > OVERDUE_MS_MIN && (uint64_t)ms * 1000 > us * OVERDUE_FACTOR;
+}
+
+/* The loop stood still: no task has taken long because of that. */
+void master_twins_forgive(trm_master *self)
+{
+    for (master_twin *at = self->twins; at; at = at->next)
+        at->ordered_ms = (uint32_t)(self->now_ns / MS);
+    for (uint32_t i = 0; i < self->config.ranks; i++)
+        for (unsigned phase = 0; phase < TRM_PHASES; phase++)
+            for (uint32_t task = self->ranks[i].running[phase].first; task != NO_TASK;
+                 task = self->phase[phase].task[task].next)
+                self->phase[phase].task[task].ordered_ms = (uint32_t)(self->now_ns / MS);
+}
+
+static uint32_t idle_executors(const trm_master *self, uint32_t number)
+{
+    const master_rank *rank = &self->ranks[number];
+    uint32_t busy = rank->twins;
+    bool reduces_run = master_maps_are_live(self); /* else they wait for what is made again */
+    for (unsigned phase = 0; phase < TRM_PHASES; phase++)
+        busy += phase != TRM_PHASE_REDUCE || reduces_run ? rank->running[phase].count : 0;
+    bool may = master_rank_works(rank) && rank->claimed && !rank->setup_due && self->now_ns >= rank->pause_ns;
+    return may && busy < rank->executors ? rank->executors - busy : 0;
+}
+
+/* The rank with the most idle executors, of those that have lost least, the one that has the task already
+ * only if no other has any; NO_RANK: nobody is idle. */
+static uint32_t idle_rank(const trm_master *self, uint32_t has_it)
+{
+    uint32_t best = NO_RANK, most = 0;
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        uint32_t idle = i == has_it ? 0 : idle_executors(self, i);
+        bool better = best == NO_RANK || self->ranks[i].slow < self->ranks[best].slow ||
+                      (self->ranks[i].slow == self->ranks[best].slow && idle > most);
+        if (idle && better) {
+            most = idle;
+            best = i;
+        }
+    }
+    return best == NO_RANK && idle_executors(self, has_it) ? has_it : best;
+}
+
+/* What looks for a bad record has no twin: it is tried again elsewhere. */
+static void move(trm_master *self, unsigned phase, uint32_t number)
+{
+    const soft_task *task = &self->phase[phase].task[number];
+    uint32_t rank = task->rank, attempt = task->attempt;
+    master_task_return(self, phase, number, "its executor is slow");
+    cancel(self, rank, phase, number, attempt);
+    slow(self, rank);
+}
+
+static bool send_twin(trm_master *self, unsigned phase, uint32_t number, uint32_t to)
+{
+    soft_task *task = &self->phase[phase].task[number];
+    trm_order order = {.phase = (uint8_t)phase,
+                       .attempt = task->attempts,
+                       .task = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, number) : number};
+    if (phase == TRM_PHASE_MAP)
+        master_order_records(self, &order);
+    master_twin *twin = twin_make(self, phase, number, to, task->attempts);
+    if (!twin)
+        return false;
+    master_frame_begin(self, TRM_WIRE_ORDER);
+    trm_order_encode(&order, &self->frame);
+    if (master_frame_send(self, to) != TRM_OK) {
+        twin_free(self, twin);
+        return false;
+    }
+    task->attempts++;
+    task->doubled++;
+    self->phase[phase].doubled++;
+    self->twins_made++;
+    master_note_twin(self, &order, to, task->rank);
+    return true;
+}
+
+static bool may_be_doubled(const trm_master *self, unsigned phase, uint32_t number)
+{
+    const master_phase *in = &self->phase[phase];
+    const soft_task *task = &in->task[number];
+    bool pays = in->task_us && in->doubled < TWINS_FREE + in->tasks / TWINS_SHARE;
+    bool share = pays || !in->twins || (in->task_us && self->ranks[task->rank].aside);
+    return !task->twinned && task->doubled < TWINS_OF_TASK_MAX && share &&
+           is_overdue(self, phase, number, task->ordered_ms);
+}
+
+/* A twin that is no faster: perhaps a third one is. */
+static void drop_slow_twin(trm_master *self, unsigned phase, uint32_t number)
+{
+    const master_twin *twin = twin_of(self, phase, number);
+    if (!twin || !is_overdue(self, phase, number, twin->ordered_ms) ||
+        self->phase[phase].task[number].doubled == TWINS_OF_TASK_MAX)
+        return;
+    uint32_t rank = twin->rank;
+    master_twin_cancel(self, phase, number);
+    if (rank != self->phase[phase].task[number].rank)
+        slow(self, rank);
+}
+
+/* False: nobody is idle, or there is no room to tell. */
+static bool double_tasks_of(trm_master *self, unsigned phase, uint32_t number)
+{
+    soft_task *tasks = self->phase[phase].task;
+    uint32_t next;
+    for (uint32_t task = self->ranks[number].running[phase].first; task != NO_TASK; task = next) {
+        next = tasks[task].next;
+        if (tasks[task].hunted && is_overdue(self, phase, task, tasks[task].ordered_ms)) {
+            move(self, phase, task);
+            return true; /* the list is another now */
+        }
+        drop_slow_twin(self, phase, task);
+        if (tasks[task].hunted || !may_be_doubled(self, phase, task))
+            continue;
+        uint32_t to = idle_rank(self, number);
+        if (to == NO_RANK || !send_twin(self, phase, task, to))
+            return false;
+    }
+    return true;
+}
+
+void master_twins_step(trm_master *self, uint64_t *wake_ns)
+{
+    if (self->spec->never_twice)
+        return;
+    if (self->now_ns >= self->twins_ns) {
+        self->twins_ns = self->now_ns + TWINS_MS * MS;
+        bool go_on = !master_waits_for_claims(self, wake_ns) && !self->log_full;
+        for (unsigned phase = 0; phase < TRM_PHASES && go_on; phase++) {
+            const master_phase *in = &self->phase[phase];
+            if (in->waiting || !in->running)
+                continue;
+            for (uint32_t i = 0; i < self->config.ranks && go_on && self->stage == STAGE_RUN; i++)
+                go_on = !self->ranks[i].running[phase].count || double_tasks_of(self, phase, i);
+        }
+    }
+    for (unsigned phase = 0; phase < TRM_PHASES; phase++)
+        if (self->phase[phase].running && !self->phase[phase].waiting)
+            master_wake(wake_ns, self->twins_ns);
+}

@@ -1,0 +1,75 @@
+#!/bin/sh
+# Tasks that hang, or are slow, on one rank: others do them, the result is the undisturbed one, and the job
+# does not wait. Nothing is asserted of times: an executor that is stopped never goes on by itself.
+. "${srcdir:-.}/tests/cluster/lib.sh"
+LC_ALL=C
+export LC_ALL
+gate=$work/gate
+yes 'a b c' | head -40 >"$work/lines" # 20 tasks, of which half wait at the gate
+
+# begin NAME RANKS OPTION…: until there are tasks at the gate
+begin() {
+    name=$1 ranks=$2
+    shift 2
+    rm -rf "$work/out" "$gate" "$gate.waiting"
+    timeout -k 5 "$JOB_SECONDS" "$trireme" run -n "$ranks" --split-size 12 --partitions 6 -p gate="$gate" -p after=10 \
+        "$@" "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+    job=$!
+    for _ in $(seq 300); do
+        [ ! -e "$gate.waiting" ] || [ "$(grep -c rank_ready "$work/out/.trireme/events.jsonl")" -lt "$ranks" ] || return 0
+        sleep 0.1
+    done
+    fail "$name" 'the job never got to the gate'
+    return 1
+}
+
+executors() { # of a rank
+    own_processes | while read -r pid command; do
+        case $command in trireme-x*) tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -q "^OMPI_COMM_WORLD_RANK=$1\$" && echo "$pid" ;; esac
+    done
+}
+
+end() { # of the job, whose result is right
+    wait $job
+    code=$?
+    [ $code -eq 0 ] || { fail "$name" "exit status $code"; return 1; }
+    [ "$(parts "$work/out" | sort | tr '\t\n' '= ')" = 'a=40 b=40 c=40 ' ] || { fail "$name" 'another result'; return 1; }
+    nothing_left "$name" || return 1
+    pass "$name"
+}
+
+events() { grep -c "\"event\":\"$1\"" "$work/out/.trireme/events.jsonl"; }
+
+for rank in 0 1; do # the leader's own, and another's
+    begin "the executors of rank $rank are stopped" 3 --executors 2 && {
+        # shellcheck disable=SC2046 # numbers, one a word
+        kill -STOP $(executors $rank)
+        : >"$gate"
+        end && { [ "$(events speculated)" -gt 0 ] || fail "$name" 'nothing was run a second time'; }
+        # A task is in the output once, whoever has done it: counted by the log, not by the output.
+        grep -q 'map_records_in  *40$' "$work/err" || fail "$name" 'a task counts twice'
+    }
+done
+begin 'one of the executors of the only rank is stopped' 1 --executors 3 && {
+    # shellcheck disable=SC2046 # numbers, one a word
+    kill -STOP $(executors 0 | head -1)
+    : >"$gate"
+    end && { [ "$(events speculated)" -gt 0 ] || fail "$name" 'nothing was run a second time'; }
+}
+
+# Without it the job waits: it is stopped there, and ended with executors that do not hear a signal.
+begin 'it is not wanted' 2 --executors 1 --speculate off && {
+    stopped=$(executors 1)
+    kill -STOP $stopped
+    : >"$gate"
+    for _ in $(seq 300); do # until nothing else is left to do
+        grep -q '"map":{"total":20,"done":1[0-9],"running":[12]}' "$work/out/.trireme/status.json" && break
+        sleep 0.1
+    done
+    sleep 3
+    [ "$(events speculated)" -eq 0 ] || fail "$name" 'a task was run a second time'
+    kill -CONT $stopped
+    end
+}
+
+finish
