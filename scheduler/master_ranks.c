@@ -117,6 +117,15 @@ void master_rank_aside(trm_master *self, uint32_t number, const char *why)
     count_ranks(self);
 }
 
+void master_rank_needed(trm_master *self, uint32_t number)
+{
+    self->ranks[number].aside = false;
+    self->ranks[number].slow = 0;
+    trm_info("rank %u on %s is given tasks again: nothing moves without it", number, host_of(self, number));
+    master_note_rank(self, number, "rank_back", NULL);
+    count_ranks(self);
+}
+
 static void lose_rank(trm_master *self, uint32_t number)
 {
     master_rank *rank = &self->ranks[number];

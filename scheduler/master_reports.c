@@ -328,7 +328,9 @@ static void take_report(trm_master *self, uint32_t from, trm_report *report)
     if (report->status == TRM_OK) {
         rank->strikes = rank->refusals = 0;
         rank->struck_task = NO_RANK;
-        rank->slow = 0;
+        if (!rank->aside)
+            rank->slow = 0;
+        self->done_ns = self->now_ns;
         learn_time(&self->phase[report->phase], report);
     }
     if (report->phase == TRM_PHASE_SAMPLE)

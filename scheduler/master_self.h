@@ -77,7 +77,7 @@ typedef enum rank_state {
 
 typedef struct master_rank {
     uint8_t state;
-    bool aside;   /* it gets no orders: its executors keep failing */
+    bool aside;   /* it gets no orders: its executors keep failing, or it is slow */
     bool dead;    /* its process is gone: it never comes back */
     bool greeted; /* it has said HELLO to this master */
     bool claimed; /* since the last SETUP it has said all that it holds: it may be given orders */
@@ -198,6 +198,7 @@ struct trm_master {
     master_twin *twins;
     uint32_t twins_count;
     uint64_t twins_ns, twins_made, twins_won;
+    uint64_t done_ns; /* when a task was done last */
 
     /* Outputs. */
     uint32_t *outputs; /* map tasks whose place is to be told, in order */
@@ -265,6 +266,7 @@ bool master_ranks_begin(trm_master *self); /* those that the table knows; false:
 bool master_ranks_step(trm_master *self, uint64_t *wake_ns);
 void master_rank_back(trm_master *self, uint32_t rank);
 void master_rank_aside(trm_master *self, uint32_t rank, const char *why);
+void master_rank_needed(trm_master *self, uint32_t rank); /* it is not aside any more */
 void master_rank_unfit(trm_master *self, uint32_t rank, trm_status status, const char *why);
 bool master_rank_works(const master_rank *rank); /* it can be given orders */
 void master_frame_begin(trm_master *self, trm_wire_type type);

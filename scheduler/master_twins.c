@@ -12,7 +12,7 @@
  * One of both is committed, as of any two attempts: the job table takes one. Nothing of it is
  * replicated; a master that follows another takes what it is told in CLAIM, the second one of a task as
  * its twin. Jobs lose nothing by it but work of executors that were idle. A rank that only loses
- * is set aside. */
+ * is set aside, until nothing moves without it. */
 #include "scheduler/master_self.h"
 
 #include "runtime/diag.h"
@@ -27,7 +27,8 @@
 #define OVERDUE_FACTOR 2u       /* times what is expected of the task */
 #define OVERDUE_MS_MIN 1000u    /* less is not worth an executor */
 #define OVERDUE_BLIND_MS 60000u /* when no task of the phase has ended yet: one twin, to learn from */
-#define SLOW_MAX 4u             /* tasks in a row that a rank has lost to twins elsewhere: it is set aside */
+#define STALLED_MS 10000u /* nothing was done for so long: ranks that are aside for being slow are needed */
+#define SLOW_MAX 4u       /* tasks in a row that a rank has lost to twins elsewhere: it is set aside */
 
 struct master_twin {
     struct master_twin *next;
@@ -326,6 +327,18 @@ static bool double_tasks_of(trm_master *self, unsigned phase, uint32_t number)
     return true;
 }
 
+/* Whoever is not aside has hung: slow is better. */
+static void call_back(trm_master *self, unsigned phase)
+{
+    uint64_t since_ns = self->done_ns > self->run_ns ? self->done_ns : self->run_ns;
+    uint64_t wait_ns = (uint64_t)self->phase[phase].task_us * 1000 * OVERDUE_FACTOR;
+    if (self->now_ns - since_ns < wait_ns || self->now_ns - since_ns < STALLED_MS * MS)
+        return;
+    for (uint32_t i = 0; i < self->config.ranks; i++)
+        if (self->ranks[i].aside && self->ranks[i].slow >= SLOW_MAX && self->ranks[i].state == RANK_READY)
+            master_rank_needed(self, i);
+}
+
 void master_twins_step(trm_master *self, uint64_t *wake_ns)
 {
     if (self->spec->never_twice)
@@ -335,6 +348,8 @@ void master_twins_step(trm_master *self, uint64_t *wake_ns)
         bool go_on = !master_waits_for_claims(self, wake_ns) && !self->log_full;
         for (unsigned phase = 0; phase < TRM_PHASES && go_on; phase++) {
             const master_phase *in = &self->phase[phase];
+            if (in->running)
+                call_back(self, phase);
             if (in->waiting || !in->running)
                 continue;
             for (uint32_t i = 0; i < self->config.ranks && go_on && self->stage == STAGE_RUN; i++)
@@ -342,6 +357,6 @@ void master_twins_step(trm_master *self, uint64_t *wake_ns)
         }
     }
     for (unsigned phase = 0; phase < TRM_PHASES; phase++)
-        if (self->phase[phase].running && !self->phase[phase].waiting)
+        if (self->phase[phase].running)
             master_wake(wake_ns, self->twins_ns);
 }
