@@ -9,6 +9,7 @@
 #include "runtime/diag.h"
 #include "scheduler/state_look.h"
 #include "tool/hosts.h"
+#include "tool/job_status.h"
 #include "tool/mpirun.h"
 #include "tool/relay.h"
 
@@ -29,6 +30,8 @@
 #define STOP_WAIT_MS 10000u  /* for the job to stop by itself when a person asks for it */
 #define RESULT_WAIT_MS 5000u /* for mpirun to end once the job has */
 #define TERM_WAIT_MS 5000u   /* for mpirun to end at SIGTERM, before SIGKILL */
+#define LEFT_WAIT_MS 15000u  /* a rank has left and the job's record says nothing new: the launch is lost */
+#define LEFT_LOOK_MS 1000u   /* between two looks at it */
 #define DRAIN_WAIT_MS 300u   /* for what is still in the pipes when mpirun is gone */
 #define PAUSE_MS 1000u       /* before the first relaunch; twice as long before each further one */
 #define PAUSE_MS_MAX 30000u
@@ -50,8 +53,11 @@ typedef struct launch {
     int wait_status;
     int out_fd, err_fd; /* -1: closed */
     trm_relay out, err;
-    int result;       /* -1: not known */
-    uint64_t next_ns; /* when the next signal goes to mpirun; 0: none is due */
+    int result;                /* -1: not known */
+    bool pushed;               /* a signal was sent to mpirun */
+    uint64_t look_ns;          /* a rank has left: when the record is looked at; 0: none has */
+    uint64_t told_ms, told_ns; /* what it says of when it was written, and since when */
+    uint64_t next_ns;          /* when the next signal goes to mpirun; 0: none is due */
     int next_signal;
 
     /* Where a relaunch goes. */
@@ -116,6 +122,8 @@ static void told(void *context, const char *kind, const char *text)
         progress_clear(self);
         self->result = (int)number;
         signal_later(self, SIGTERM, RESULT_WAIT_MS);
+    } else if (strcmp(kind, "left") == 0 && !self->look_ns) {
+        self->told_ns = self->look_ns = trm_clock_now_ns();
     }
 }
 
@@ -140,6 +148,7 @@ static void send_signal(launch *self, int number)
 {
     if (self->mpirun)
         kill(self->mpirun, number);
+    self->pushed = true;
     self->next_ns = 0;
     if (number == SIGUSR1)
         signal_later(self, SIGTERM, STOP_WAIT_MS);
@@ -154,6 +163,40 @@ static void on_person(launch *self)
         trm_info("stopping: what is done is kept (once more to stop at once)");
     send_signal(self, self->interrupted ? SIGTERM : SIGUSR1);
     self->interrupted = true;
+}
+
+/* 0: there is no record. */
+static uint64_t record_written_ms(const launch *self)
+{
+    trm_json_doc doc;
+    uint8_t *bytes;
+    size_t len;
+    trm_err err;
+    if (trm_record_read(self->options->spec.state_dir, trm_fs_posix(), &doc, &bytes, &len, &err) != TRM_OK)
+        return 0;
+    uint64_t written_ms = trm_json_get_u64(&doc, trm_json_root(&doc), "written_ms", 0);
+    trm_json_doc_close(&doc);
+    free(bytes);
+    return written_ms;
+}
+
+/* When ranks of other hosts have died, mpirun may wait for ever though all others have left. One that
+ * has left may as well have been cut off from those that go on: they write the record. */
+static void look_step(launch *self)
+{
+    uint64_t now_ns = trm_clock_now_ns();
+    if (!self->mpirun || !self->look_ns || now_ns < self->look_ns)
+        return;
+    uint64_t written_ms = record_written_ms(self);
+    if (written_ms != self->told_ms)
+        self->told_ns = now_ns;
+    self->told_ms = written_ms;
+    self->look_ns = now_ns + LEFT_LOOK_MS * TRM_NS_PER_MS;
+    if (now_ns < self->told_ns + LEFT_WAIT_MS * TRM_NS_PER_MS || self->next_ns)
+        return;
+    progress_clear(self);
+    trm_warn("ranks have left, and nobody leads the job any more: mpirun is ended");
+    send_signal(self, SIGTERM);
 }
 
 /* With mpirun goes what it has left of its group: while it is not reaped yet, its number is nobody
@@ -197,10 +240,13 @@ static int wait_ms(const launch *self)
 {
     if (!self->mpirun)
         return DRAIN_WAIT_MS;
-    if (!self->next_ns)
+    uint64_t next_ns = self->next_ns;
+    if (self->look_ns && (!next_ns || self->look_ns < next_ns))
+        next_ns = self->look_ns;
+    if (!next_ns)
         return -1;
     uint64_t now_ns = trm_clock_now_ns();
-    return now_ns >= self->next_ns ? 0 : (int)((self->next_ns - now_ns) / TRM_NS_PER_MS + 1);
+    return now_ns >= next_ns ? 0 : (int)((next_ns - now_ns) / TRM_NS_PER_MS + 1);
 }
 
 /* Until mpirun is gone and what it has printed is read. */
@@ -221,6 +267,7 @@ static void wait_for_end(launch *self)
             read_stream(&self->err_fd, &self->err);
         if (self->mpirun && self->next_ns && trm_clock_now_ns() >= self->next_ns)
             send_signal(self, self->next_signal);
+        look_step(self);
     }
     trm_relay_end(&self->out);
     trm_relay_end(&self->err);
@@ -264,7 +311,8 @@ static trm_status run_once(launch *self, trm_err *err)
                               .hosts = self->hosts ? self->hosts : self->options->hosts,
                               .hostfile = self->hostfile_fd >= 0 ? self->hostfile : self->options->hostfile};
     self->result = -1;
-    self->next_ns = 0;
+    self->next_ns = self->look_ns = self->told_ms = 0;
+    self->pushed = false;
     set_environment(self);
     prepare_relay(self, &self->out);
     prepare_relay(self, &self->err);
@@ -278,11 +326,14 @@ static trm_status run_once(launch *self, trm_err *err)
     return status;
 }
 
-/* Nobody has said how the job ended, and nobody has asked it to end. */
+/* Nobody has said how the job ended, and nobody has asked it to end; or it was mpirun that did when it
+ * failed: with a host it may end all ranks, which stop in order then. */
 static bool is_lost(const launch *self)
 {
     bool started = !WIFEXITED(self->wait_status) || WEXITSTATUS(self->wait_status) != TRM_MPIRUN_UNSTARTED;
-    return self->result < 0 && !self->interrupted && started;
+    bool failed = !WIFEXITED(self->wait_status) || WEXITSTATUS(self->wait_status) != 0;
+    bool unsaid = self->result < 0 || (self->result == TRM_EXIT_INTERRUPTED && failed && !self->pushed);
+    return unsaid && !self->interrupted && started;
 }
 
 /* ---- Launching again ---------------------------------------------------------------------------------- */

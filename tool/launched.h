@@ -8,6 +8,7 @@
  *
  *   0x1e TOKEN " progress " TEXT \n     a line to be drawn over the one before
  *   0x1e TOKEN " result " NUMBER \n     the job is over: the launcher's exit status
+ *   0x1e TOKEN " left " RANK \n         this rank has left by itself; how the job ends it does not know
  *
  * mpirun says nothing true about how ranks ended when one of them may die, so the leading
  * rank says it itself. */

@@ -220,13 +220,12 @@ int trm_rank_run(const trm_options *options)
         if (!self.ground.transport || self.ground.transport->rank == 0)
             trm_error("%s", err.text);
     }
-    char text[16];
-    snprintf(text, sizeof text, "%u", end.exit_code);
     /* Whoever knows how the job ended says so: the leader may be gone by now. */
-    if (status != TRM_OK || trm_control_knows_end(self.control, &end)) {
-        fflush(NULL);
-        trm_launch_tell("result", text);
-    }
+    bool knows = status != TRM_OK || trm_control_knows_end(self.control, &end);
+    char text[16];
+    snprintf(text, sizeof text, "%u", knows ? end.exit_code : self.ground.transport->rank);
+    fflush(NULL);
+    trm_launch_tell(knows ? "result" : "left", text);
     close_all(&self, (int)end.exit_code);
     return (int)end.exit_code;
 }
