@@ -1,6 +1,7 @@
 /* chaos [-v] [-k] [-l] [FIRST [COUNT]]: plays the schedules of seeds FIRST … (CHAOS_FIRST, 1), COUNT of them
  * (CHAOS_COUNT; 1 when FIRST is given, else a dozen). -v tells what was done when; -k keeps what was
- * left in the directory that it names; -l only lists the schedules. See chaos.h, and docs/running.md for what is expected of a job.
+ * left in the directory that it names; -l only lists the schedules. See chaos.h, and docs/running.md for what
+ * is expected of a job.
  */
 #include "config.h" /* system extensions, before any header of the system */
 

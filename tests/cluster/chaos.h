@@ -142,6 +142,7 @@ typedef struct chaos_play {
     int excused; /* a way in which the launcher may end without success: the same command goes on */
     bool done, failed, mounted;
     unsigned done_faults;
+    bool host_died[CHAOS_HOSTS + 1]; /* what lies in its scratch nobody can remove */
     unsigned asleep; /* executors of ranks that were stopped: they may begin what was given to others */
     pid_t asleep_pid[CHAOS_ASLEEP_MAX];
     char why[512];

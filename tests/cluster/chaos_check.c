@@ -64,12 +64,12 @@ static bool check_output(chaos_play *self)
     return same;
 }
 
-static bool check_empty(chaos_play *self, const char *dir, const char *what)
+static bool check_empty(chaos_play *self, const char *dir, const char *prefix, const char *what)
 {
     DIR *open_dir = opendir(dir);
     bool empty = true;
     for (struct dirent *at; open_dir && empty && (at = readdir(open_dir));)
-        if (at->d_name[0] != '.')
+        if (at->d_name[0] != '.' && strncmp(at->d_name, prefix, strlen(prefix)) == 0)
             empty = chaos_fail(self, "%s is left in %s", at->d_name, what);
     if (open_dir)
         closedir(open_dir);
@@ -80,9 +80,15 @@ static bool check_nothing_left(chaos_play *self)
 {
     char path[CHAOS_PATH_BYTES + 64];
     snprintf(path, sizeof path, "%s/attempts", self->state);
-    if (!check_empty(self, path, "the directory of attempts"))
+    if (!check_empty(self, path, "", "the directory of attempts") ||
+        !check_empty(self, self->scratch, "", "scratch"))
         return false;
-    return check_empty(self, self->scratch, "scratch");
+    for (unsigned host = 1; self->schedule->hosts && host <= CHAOS_HOSTS; host++) {
+        snprintf(path, sizeof path, "%s/tmp%u", self->world->dir, host);
+        if (!self->host_died[host] && !check_empty(self, path, "trireme-", "scratch"))
+            return false;
+    }
+    return true;
 }
 
 /* ---- Counters --------------------------------------------------------------------------------------------

@@ -268,6 +268,7 @@ static void kill_host(chaos_play *self, const chaos_step *step)
     for (unsigned i = 0; i < count; i++)
         if (all[i].host == host)
             killed += kill(all[i].pid, SIGKILL) == 0;
+    self->host_died[host] = true;
     chaos_say(self, "host %u is killed: %u processes", host, killed);
     await_settled(self, &status);
     if (step->draw & 64) {

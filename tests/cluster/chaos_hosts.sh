@@ -37,7 +37,8 @@ make() {
 host=\${1##*.}
 shift
 [ ! -e "$directory/down\$host" ] || exit 255
-exec ip netns exec "trm-$id-\$host" env TRIREME_HOST="host\$host" OMPI_MCA_orte_tmpdir_base="$directory/ompi\$host" sh -c "\$*"
+exec ip netns exec "trm-$id-\$host" env TRIREME_HOST="host\$host" TMPDIR="$directory/tmp\$host" \\
+    OMPI_MCA_orte_tmpdir_base="$directory/ompi\$host" sh -c "\$*"
 AGENT
     chmod +x "$directory/agent"
 }
@@ -50,11 +51,10 @@ heal) rm -f "$directory/down$1" && ip -n "$switch" link set "port$1" up ;;
 run)
     program=$1
     shift 2 # and its "run"
-    exec ip netns exec "$(name 1)" env TRIREME_HOST=host1 OMPI_MCA_plm_rsh_agent="$directory/agent" \
+    exec ip netns exec "$(name 1)" env TRIREME_HOST=host1 TMPDIR="$directory/tmp1" OMPI_MCA_plm_rsh_agent="$directory/agent" \
         OMPI_MCA_orte_tmpdir_base="$directory/ompi1" OMPI_MCA_orte_keep_fqdn_hostnames=1 OMPI_MCA_btl=tcp,self \
         OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 OMPI_MCA_oob_tcp_if_include=10.77.0.0/24 \
         LD_LIBRARY_PATH="$(dirname "$program")/.libs" "$program" run --host 10.77.0.1:2,10.77.0.2:2,10.77.0.3:1 \
-        --mpirun-option -x --mpirun-option LD_LIBRARY_PATH --mpirun-option -x --mpirun-option TMPDIR \
-        --mpirun-option -x --mpirun-option TRIREME_TEST_ID "$@"
+        --mpirun-option -x --mpirun-option LD_LIBRARY_PATH --mpirun-option -x --mpirun-option TRIREME_TEST_ID "$@"
     ;;
 esac

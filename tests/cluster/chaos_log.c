@@ -1,7 +1,8 @@
-/* Whether what was committed was run again. The job's log says which attempt of each task is the
- * committed one and which outputs were lost; the record of events, when that one was prepared; the
- * kernel's trace, when each attempt began. None may begin later, unless on a rank that was stopped and
- * went on with what it had been given before. */
+/* Whether what was committed was run again. The log of the last launch says what was committed when it
+ * began, which attempt of each task is the committed one, and which outputs were lost; the record of
+ * events, when the launch began and when an attempt was prepared; the kernel's trace, when each attempt
+ * began. None may begin later, unless on a rank that was stopped and went on with what it had been given
+ * before. */
 #include "config.h" /* system extensions, before any header of the system */
 
 #include "tests/cluster/chaos_play.h"
@@ -21,7 +22,31 @@
 #define TASKS_MAX 4096u
 #define LINE_BYTES_MAX (64u * 1024u)
 
+typedef struct history {
+    bool before[2]
+               [TASKS_MAX]; /* a map, a reduce: it was committed when the last launch began, and stayed so */
+    uint64_t begun_ms;      /* the last launch; 0: not told */
+    uint64_t ms[2][TASKS_MAX]; /* the committed attempt was prepared in the last launch; 0: not told */
+} history;
+
 /* ---- The table, from the longest log of the last launch ------------------------------------------------ */
+
+static void note_committed(const trm_table *table, history *out)
+{
+    for (unsigned reduce = 0; reduce < 2 && table->jobs_count == 1; reduce++) {
+        const trm_table_phase *phase = &table->jobs[0]->phase[reduce ? TRM_PHASE_REDUCE : TRM_PHASE_MAP];
+        for (uint32_t i = 0; i < phase->tasks && i < TASKS_MAX; i++)
+            out->before[reduce][i] = phase->task[i].state != TRM_TASK_PENDING;
+    }
+}
+
+static void note_lost(void *context, uint32_t job, const trm_output_ref *ref, bool accepted)
+{
+    history *self = context;
+    (void)job;
+    if (accepted && ref->task < TASKS_MAX)
+        self->before[0][ref->task] = false;
+}
 
 static trm_status apply_image(trm_wal *wal, trm_table *table, trm_err *err)
 {
@@ -40,14 +65,17 @@ static trm_status apply_image(trm_wal *wal, trm_table *table, trm_err *err)
     return status;
 }
 
-static trm_status apply_log(trm_wal *wal, trm_table *table, trm_err *err)
+static trm_status apply_log(trm_wal *wal, trm_table *table, history *out, trm_err *err)
 {
     trm_wal_entry entry;
+    trm_table_watch watch = {.lost = note_lost, .context = out};
     trm_status status = apply_image(wal, table, err);
+    if (status == TRM_OK)
+        note_committed(table, out);
     for (uint64_t i = trm_wal_first_index(wal); status == TRM_OK && i <= trm_wal_last_index(wal); i++) {
         trm_wal_entry_at(wal, i, &entry);
         if (entry.type == TRM_RAFT_COMMAND)
-            status = trm_table_apply(table, entry.payload, entry.len, NULL, err);
+            status = trm_table_apply(table, entry.payload, entry.len, &watch, err);
     }
     return status;
 }
@@ -91,42 +119,50 @@ static trm_wal *open_longest(const char *dir, uint64_t epoch, trm_err *err)
     return longest;
 }
 
-static bool read_table(chaos_play *self, trm_table *out)
+static bool read_table(chaos_play *self, trm_table *out, history *past)
 {
     char dir[CHAOS_PATH_BYTES + 64];
     trm_err err = {"there is no log"};
     snprintf(dir, sizeof dir, "%s/log", self->state);
     trm_wal *wal = open_longest(dir, newest_epoch(dir), &err);
-    trm_status status = wal ? apply_log(wal, out, &err) : TRM_ELOST;
+    trm_status status = wal ? apply_log(wal, out, past, &err) : TRM_ELOST;
     trm_wal_close(wal);
     return status == TRM_OK || chaos_fail(self, "the log: %s", err.text);
 }
 
-/* ---- When an attempt was prepared ------------------------------------------------------------------------
- */
+/* ---- When it was --------------------------------------------------------------------------------------- */
 
-typedef struct prepared {
-    uint64_t ms[2]
-               [TASKS_MAX]; /* of the committed attempt of a map, a reduce, when it was told last; 0: never */
-} prepared;
-
-static void take_event(const trm_json_doc *doc, const trm_table_job *job, prepared *out)
+/* `epoch` is that of the launch that has told it. */
+static void take_task(const trm_json_doc *doc, const trm_table_job *job, uint64_t epoch, history *out)
 {
     const trm_json_value *event = trm_json_root(doc);
-    if (strcmp(trm_json_get_string(doc, event, "event", ""), "task") != 0)
-        return;
     bool reduce = strcmp(trm_json_get_string(doc, event, "phase", ""), "reduce") == 0;
     uint64_t task = trm_json_get_u64(doc, event, "task", TASKS_MAX);
     const trm_table_phase *phase = &job->phase[reduce ? TRM_PHASE_REDUCE : TRM_PHASE_MAP];
-    if (task < phase->tasks && task < TASKS_MAX &&
+    if (task < phase->tasks && task < TASKS_MAX && !out->before[reduce][task] &&
+        phase->task[task].epoch == epoch &&
         phase->task[task].attempt == trm_json_get_u64(doc, event, "attempt", UINT64_MAX))
         out->ms[reduce][task] = trm_json_get_u64(doc, event, "t", 0);
 }
 
-static void read_events(const chaos_play *self, const trm_table_job *job, prepared *out)
+static void take_event(const trm_json_doc *doc, const trm_table *table, uint64_t *epoch, history *out)
+{
+    const trm_json_value *event = trm_json_root(doc);
+    const char *what = trm_json_get_string(doc, event, "event", "");
+    if (strcmp(what, "task") == 0 && *epoch == table->epoch)
+        take_task(doc, table->jobs[0], *epoch, out);
+    if (strcmp(what, "launch") != 0)
+        return;
+    *epoch = trm_json_get_u64(doc, event, "epoch", 0);
+    if (*epoch == table->epoch && !out->begun_ms)
+        out->begun_ms = trm_json_get_u64(doc, event, "t", 0);
+}
+
+static void read_events(const chaos_play *self, const trm_table *table, history *out)
 {
     static char line[LINE_BYTES_MAX];
     char path[CHAOS_PATH_BYTES + 64];
+    uint64_t epoch = 0;
     snprintf(path, sizeof path, "%s/events.jsonl", self->state);
     FILE *file = fopen(path, "r");
     while (file && fgets(line, sizeof line, file)) {
@@ -134,7 +170,7 @@ static void read_events(const chaos_play *self, const trm_table_job *job, prepar
         trm_err err;
         if (trm_json_parse(&doc, line, strcspn(line, "\n"), &err) != TRM_OK)
             continue; /* cut short by a crash */
-        take_event(&doc, job, out);
+        take_event(&doc, table, &epoch, out);
         trm_json_doc_close(&doc);
     }
     if (file)
@@ -152,7 +188,21 @@ static bool was_asleep(const chaos_play *self, int pid)
     return false;
 }
 
-static bool check_trace(chaos_play *self, const trm_table_job *job, const prepared *told)
+/* An attempt that began at `ms`. */
+static void check_attempt(chaos_play *self, const history *past, bool reduce, unsigned task, uint64_t ms)
+{
+    const char *what = reduce ? "reduce" : "map";
+    uint64_t told_ms = past->ms[reduce][task];
+    if (told_ms && ms > told_ms + SLACK_MS)
+        chaos_fail(self,
+                   "%s task %u was run again %" PRIu64 " ms after the attempt that is committed was prepared",
+                   what, task, ms - told_ms);
+    if (past->begun_ms && ms > past->begun_ms && past->before[reduce][task])
+        chaos_fail(self, "%s task %u was committed when the last launch began, which ran it again", what,
+                   task);
+}
+
+static bool check_trace(chaos_play *self, const history *past)
 {
     FILE *file = fopen(self->trace, "r");
     char what;
@@ -162,15 +212,9 @@ static bool check_trace(chaos_play *self, const trm_table_job *job, const prepar
     while (file && fscanf(file, " %c %u %llu %d", &what, &task, &ms, &pid) == 4) {
         if (task >= TASKS_MAX || what == 'M')
             continue;
-        bool reduce = what == 'r';
-        attempts[reduce]++;
-        uint64_t then_ms = told->ms[reduce][task];
-        if (then_ms && ms > then_ms + SLACK_MS && !was_asleep(self, pid))
-            chaos_fail(
-                self,
-                "%s task %u was run again %llu ms after its attempt %u was prepared, which is committed",
-                reduce ? "reduce" : "map", task, ms - then_ms,
-                job->phase[reduce ? TRM_PHASE_REDUCE : TRM_PHASE_MAP].task[task].attempt);
+        attempts[what == 'r']++;
+        if (!was_asleep(self, pid))
+            check_attempt(self, past, what == 'r', task, ms);
     }
     if (file)
         fclose(file);
@@ -200,16 +244,16 @@ static bool check_published(chaos_play *self, const trm_table_job *job)
 
 bool chaos_check_log(chaos_play *self)
 {
-    static prepared told;
+    static history past;
     trm_table table;
-    memset(&told, 0, sizeof told);
+    memset(&past, 0, sizeof past);
     trm_table_init(&table);
-    if (read_table(self, &table) && table.jobs_count != 1)
+    if (read_table(self, &table, &past) && table.jobs_count != 1)
         chaos_fail(self, "the log has %u jobs", table.jobs_count);
     if (!self->failed && check_published(self, table.jobs[0])) {
-        read_events(self, table.jobs[0], &told);
+        read_events(self, &table, &past);
         check_lost(self, table.jobs[0]);
-        check_trace(self, table.jobs[0], &told);
+        check_trace(self, &past);
     }
     trm_table_close(&table);
     return !self->failed;

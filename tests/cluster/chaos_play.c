@@ -83,7 +83,8 @@ static void compose(const chaos_play *self, arguments *args)
     put(args, "--split-size=%s", shape->split_size);
     put(args, "--partitions=%u", CHAOS_PARTITIONS);
     put(args, "--max-attempts=20"); /* executors are killed, and that counts */
-    put(args, "--scratch=%s", self->scratch);
+    if (!schedule->hosts)
+        put(args, "--scratch=%s", self->scratch); /* each host has its own as TMPDIR */
     put(args, "--output=%s", self->out);
     put(args, "--param=trace=%s", self->trace);
     put(args, "--param=pace=%u", schedule->steps ? CHAOS_PACE_MS * schedule->ranks * schedule->executors : 0);
@@ -331,6 +332,10 @@ bool chaos_play_run(chaos_world *world, const chaos_schedule *schedule, bool *sk
         show(&play);
     }
     chaos_play_end(&play);
+    for (unsigned host = 1; schedule->hosts && host <= CHAOS_HOSTS; host++) {
+        chaos_hosts_link(world, host, true);
+        chaos_shell(world, "rm -rf tmp%u/trireme-*", host);
+    }
     if (well && !world->keep)
         chaos_shell(world, "rm -rf '%s'", play.dir);
     return well;
