@@ -192,7 +192,7 @@ static void look_step(launch *self)
         self->told_ns = now_ns;
     self->told_ms = written_ms;
     self->look_ns = now_ns + LEFT_LOOK_MS * TRM_NS_PER_MS;
-    if (now_ns < self->told_ns + LEFT_WAIT_MS * TRM_NS_PER_MS || self->next_ns)
+    if (now_ns < self->told_ns + LEFT_WAIT_MS * TRM_NS_PER_MS || self->next_ns || self->pushed)
         return;
     progress_clear(self);
     trm_warn("ranks have left, and nobody leads the job any more: mpirun is ended");
