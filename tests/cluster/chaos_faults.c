@@ -290,7 +290,8 @@ static void cut_link(chaos_play *self, const chaos_step *step)
             break;
     chaos_hosts_link(self->world, host, true);
     chaos_say(self, "host %u is back", host);
-    await_settled(self, &now);
+    if (await_settled(self, &now) && now.epoch != then.epoch)
+        self->host_died[host] = true; /* the next launch has begun without it */
 }
 
 void chaos_fault_do(chaos_play *self, const chaos_step *step)

@@ -80,7 +80,7 @@ static int reduce(trm_task *task, const void *key, size_t key_len, trm_values *v
     return 0;
 }
 
-static const trm_param params[] = {PACED_PARAMS};
+static const trm_param params[] = {PACED_TRACE, PACED_PACE, {0}};
 
 PACED_EXPORT_JOB = {TRM_JOB_HEADER,     .name = "join", .params = params,     .counters = counters,
                     .setup = begin_map, .map = map,     .cleanup = paced_end, .reduce = reduce};

@@ -13,7 +13,7 @@ static int paced_reduce(trm_task *task, const void *key, size_t key_len, trm_val
     return paced_begin_reduce(task) ? -1 : reduce(task, key, key_len, values);
 }
 
-static const trm_param paced_params[] = {PACED_PARAMS};
+static const trm_param paced_params[] = {PACED_TRACE, PACED_PACE, {0}};
 
 PACED_EXPORT_JOB = {TRM_JOB_HEADER,
                     .name = "sort",

@@ -16,8 +16,8 @@ static int paced_finish(trm_task *task, const void *key, size_t key_len, const v
     return 0;
 }
 
-static const trm_param paced_params[] = {{"lower", TRM_PARAM_BOOL, "false", "in lower case", 0, 0},
-                                         PACED_PARAMS};
+static const trm_param paced_params[] = {
+    {"lower", TRM_PARAM_BOOL, "false", "in lower case", 0, 0}, PACED_TRACE, PACED_PACE, {0}};
 
 PACED_EXPORT_JOB = {
     TRM_JOB_HEADER,       .name = "words",          .params = paced_params, .setup = paced_setup, .map = map,

@@ -22,11 +22,14 @@
     extern TRM_API const trm_job trm_exported_job;                                                           \
     const trm_job trm_exported_job
 
-#define PACED_PARAMS                                                                                         \
-    {"trace", TRM_PARAM_STRING, NULL, "what begins and ends is written down here", 0, 0},                    \
-        {"pace", TRM_PARAM_INT, "0", "milliseconds that each attempt takes more", 0, 60000},                 \
+/* Parameters of every such kernel. */
+#define PACED_TRACE                                                                                          \
     {                                                                                                        \
-        NULL, TRM_PARAM_STRING, NULL, NULL, 0, 0                                                             \
+        "trace", TRM_PARAM_STRING, NULL, "what begins and ends is written down here", 0, 0                   \
+    }
+#define PACED_PACE                                                                                           \
+    {                                                                                                        \
+        "pace", TRM_PARAM_INT, "0", "milliseconds that each attempt takes more", 0, 60000                    \
     }
 
 static int paced_note(trm_task *task, char what)
