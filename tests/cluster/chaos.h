@@ -185,7 +185,8 @@ void chaos_kill_all(const chaos_world *world);
 
 typedef struct chaos_rank {
     pid_t pid;
-    bool voter, ready;
+    bool voter;
+    unsigned host; /* 1 …; 0: hosts are not told apart */
     char state[16];
 } chaos_rank;
 

@@ -76,6 +76,19 @@ static bool check_empty(chaos_play *self, const char *dir, const char *prefix, c
     return empty;
 }
 
+/* Somebody of the last launch was there at the end to tidy up. */
+static bool was_left_by(const chaos_play *self, unsigned host)
+{
+    chaos_status status;
+    if (self->host_died[host] || !chaos_status_read(self, &status) || status.running)
+        return false;
+    for (unsigned i = 0; i < status.ranks; i++)
+        if (status.rank[i].host == host &&
+            (strcmp(status.rank[i].state, "ready") == 0 || strcmp(status.rank[i].state, "gone") == 0))
+            return true;
+    return false;
+}
+
 static bool check_nothing_left(chaos_play *self)
 {
     char path[CHAOS_PATH_BYTES + 64];
@@ -85,7 +98,7 @@ static bool check_nothing_left(chaos_play *self)
         return false;
     for (unsigned host = 1; self->schedule->hosts && host <= CHAOS_HOSTS; host++) {
         snprintf(path, sizeof path, "%s/tmp%u", self->world->dir, host);
-        if (!self->host_died[host] && !check_empty(self, path, "trireme-", "scratch"))
+        if (was_left_by(self, host) && !check_empty(self, path, "trireme-", "scratch"))
             return false;
     }
     return true;

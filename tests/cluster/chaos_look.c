@@ -165,7 +165,8 @@ static void take_rank(const trm_json_doc *doc, const trm_json_value *at, chaos_s
     const char *state = trm_json_get_string(doc, at, "state", "");
     rank->pid = (pid_t)trm_json_get_u64(doc, at, "pid", 0);
     rank->voter = trm_json_get_bool(doc, at, "voter", false);
-    rank->ready = strcmp(state, "ready") == 0;
+    if (sscanf(trm_json_get_string(doc, at, "host", ""), "host%u", &rank->host) != 1)
+        rank->host = 0;
     snprintf(rank->state, sizeof rank->state, "%.15s", state);
 }
 
