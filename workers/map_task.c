@@ -50,13 +50,15 @@ static trm_status write_skipped(trm_task *task, uint32_t number)
     return trm_skipped_write(&what, env->fs, &task->err);
 }
 
-/* As map_body, but each record's number is where the supervisor finds it if this process dies. */
+/* As map_body, but each record's number is where the supervisor finds it if this process dies. Blocks are
+ * of one line: where longer ones end depends on who reads them, and more than the bad line would go. */
 static trm_status map_body_numbered(trm_task *task, void *context)
 {
     const trm_job *job = task->env->job;
     const trm_order *order = &task->order;
     trm_record_reader *reader = &task->reader;
     uint64_t *at = &task->board->record, end = order->probe ? order->end : UINT64_MAX;
+    reader->one_line = true;
     __atomic_store_n(at, 0, __ATOMIC_RELAXED);
     trm_status status = trm_task_call(task, job->setup, "setup");
     unsigned skips = 0;
@@ -92,7 +94,8 @@ trm_status trm_task_map_records(trm_task *task, uint64_t records_max, uint64_t b
     const trm_executor_env *env = task->env;
     trm_record_reader *reader = &task->reader;
     trm_record_reader_begin(reader, env->plan, task->order.task, env->board);
-    bool numbered = env->spec->skips_max && task->order.phase == TRM_PHASE_MAP;
+    bool left_out = task->order.probe || task->order.skips_count; /* by a launch before, perhaps */
+    bool numbered = task->order.phase == TRM_PHASE_MAP && (env->spec->skips_max || left_out);
     trm_status status = trm_task_guard(task, numbered ? map_body_numbered : map_body, &bounds);
     /* What the user's own code has done is said with where it did it. */
     if ((status == TRM_EKERNEL || status == TRM_ERECORD) && reader->records_in && reader->record.path[0])

@@ -44,7 +44,7 @@ void trm_record_reader_begin(trm_record_reader *self, const trm_plan *plan, uint
     self->at = self->end = self->limit = self->buffer;
     self->records_in = self->bytes_before = self->base = self->from = 0;
     self->piece = self->pieces = self->pieces_before = 0;
-    self->opened = self->given = false;
+    self->opened = self->given = self->one_line = false;
     self->board->place[0] = 0;
     __atomic_store_n(&self->board->place_offset, 0, __ATOMIC_RELAXED);
 }
@@ -285,9 +285,11 @@ static trm_status advance_line(trm_record_reader *self, trm_err *err)
 static const char *block_end(const trm_record_reader *self)
 {
     const char *newline = NULL;
-    if (self->limit < self->end)
+    if (self->one_line)
+        newline = memchr(self->at, '\n', (size_t)(self->end - self->at));
+    else if (self->limit < self->end)
         newline = memchr(self->limit - 1, '\n', (size_t)(self->end - self->limit) + 1);
-    if (!newline)
+    if (!newline && !self->one_line)
         newline = memrchr(self->at, '\n', (size_t)(self->limit - self->at));
     return newline ? newline + 1 : self->at;
 }

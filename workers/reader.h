@@ -42,6 +42,7 @@ typedef struct trm_record_reader {
     trm_piece ahead[TRM_READER_PIECES];
     bool opened;           /* ahead[piece] is being read */
     bool ended;            /* its source has no more bytes */
+    bool one_line;         /* blocks are of one line each: the caller's, from begin to end */
     bool given;            /* its whole file, or the only record of a task without input */
     uint64_t from;         /* where its first record begins */
     uint64_t bytes_before; /* consumed of the task's pieces before it */

@@ -184,6 +184,21 @@ static void lines_are_left_out(void **state)
     close_job();
 }
 
+/* Blocks are of one line each then; a launch that does not ask for it leaves out the same ones. */
+static void blocks_are_left_out_by_the_line(void **state)
+{
+    static const char *const text[] = {"a1\nb2b\nc3\nd4\ne5"};
+    open_job(TRM_INPUT_BLOCKS, text, 1, false);
+    job.spec.skips_max = 0;
+    assert_int_equal(run((trm_order){0}), TRM_OK);
+    assert_string_equal(seen, "ae"); /* the last one has no newline */
+    assert_int_equal(run(second_and_last), TRM_OK);
+    assert_left_out("acd");
+    assert_aside(1, inputs[0], 3, "b2b\n");
+    assert_aside(4, inputs[0], 13, "e5");
+    close_job();
+}
+
 static void fixed_records_are_left_out(void **state)
 {
     static const char *const text[] = {"a1.b2.c3.d4.e5."};
@@ -316,10 +331,15 @@ static void a_record_that_kills_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines_are_left_out),           cmocka_unit_test(fixed_records_are_left_out),
-        cmocka_unit_test(files_are_left_out),           cmocka_unit_test(lines_of_gzip_are_left_out),
-        cmocka_unit_test(no_link_is_followed),          cmocka_unit_test(probes_run_a_part_and_leave_nothing),
-        cmocka_unit_test(a_record_that_fails_is_named), cmocka_unit_test(a_line_that_is_too_long_names_none),
+        cmocka_unit_test(lines_are_left_out),
+        cmocka_unit_test(blocks_are_left_out_by_the_line),
+        cmocka_unit_test(fixed_records_are_left_out),
+        cmocka_unit_test(files_are_left_out),
+        cmocka_unit_test(lines_of_gzip_are_left_out),
+        cmocka_unit_test(no_link_is_followed),
+        cmocka_unit_test(probes_run_a_part_and_leave_nothing),
+        cmocka_unit_test(a_record_that_fails_is_named),
+        cmocka_unit_test(a_line_that_is_too_long_names_none),
         cmocka_unit_test(a_record_that_kills_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
