@@ -110,17 +110,26 @@ void trm_hello_decode(trm_hello *self, trm_reader *in)
         trm_traits_decode(&self->traits, in);
 }
 
-void trm_setup_encode(const trm_setup *self, trm_writer *out)
+void trm_setup_encode_head(const trm_setup *self, trm_writer *out)
 {
     trm_put_u32(out, self->plan_crc);
     trm_put_u32(out, self->cuts_crc);
     trm_put_varint(out, self->tasks);
     trm_put_varint(out, self->partitions);
     trm_put_varint(out, self->peers_count);
-    for (uint32_t i = 0; i < self->peers_count; i++) {
-        trm_put_varint(out, self->peers[i].host);
-        trm_put_string(out, self->peers[i].run_store);
-    }
+}
+
+void trm_setup_encode_peer(uint32_t host, const char *run_store, trm_writer *out)
+{
+    trm_put_varint(out, host);
+    trm_put_string(out, run_store);
+}
+
+void trm_setup_encode(const trm_setup *self, trm_writer *out)
+{
+    trm_setup_encode_head(self, out);
+    for (uint32_t i = 0; i < self->peers_count; i++)
+        trm_setup_encode_peer(self->peers[i].host, self->peers[i].run_store, out);
 }
 
 trm_status trm_setup_decode(trm_setup *self, trm_reader *in)

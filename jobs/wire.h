@@ -249,6 +249,9 @@ void trm_hello_decode(trm_hello *self, trm_reader *in);
 void trm_begin_encode(const trm_begin *self, trm_writer *out);
 void trm_begin_decode(trm_begin *self, trm_reader *in);
 void trm_setup_encode(const trm_setup *self, trm_writer *out);
+/* The same in pieces: the head, then peers_count peers, without an array of them. */
+void trm_setup_encode_head(const trm_setup *self, trm_writer *out);
+void trm_setup_encode_peer(uint32_t host, const char *run_store, trm_writer *out);
 trm_status trm_setup_decode(trm_setup *self, trm_reader *in); /* TRM_ENOMEM, TRM_ECORRUPT */
 void trm_setup_close(trm_setup *self);
 void trm_order_encode(const trm_order *self, trm_writer *out); /* ORDER, CLAIM, SETTLED, CANCEL */

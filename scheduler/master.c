@@ -39,22 +39,6 @@ static trm_status check_log(const trm_master *self, trm_err *err)
     return status;
 }
 
-static trm_status make_ranks(trm_master *self, trm_err *err)
-{
-    self->ranks = calloc(self->config.ranks, sizeof *self->ranks);
-    self->picked = malloc(ORDERS_FRAME_MAX * sizeof *self->picked);
-    if (!self->ranks || !self->picked)
-        return trm_err_set(err, TRM_ENOMEM, "no memory for a master of %u ranks", self->config.ranks);
-    for (uint32_t i = 0; i < self->config.ranks; i++) {
-        master_rank *rank = &self->ranks[i];
-        rank->host = rank->struck_task = NO_RANK;
-        rank->home = TASK_LIST_EMPTY;
-        for (unsigned phase = 0; phase < TRM_PHASES; phase++)
-            rank->running[phase] = TASK_LIST_EMPTY;
-    }
-    return TRM_OK;
-}
-
 /* A log of several voters may have more to give than has been read: what was proposed before this
  * rank led. EPOCH and MASTER come after all of it, and so the job begins with all of it. */
 static void propose_epoch(trm_master *self)
@@ -88,7 +72,7 @@ trm_status trm_master_create(trm_master **out, const trm_master_config *config, 
     self->wall_ms = config->wall_ms;
     self->commands_last = &self->commands;
     trm_journal_init(&self->journal, self->fs, self->spec->state_dir);
-    trm_status status = make_ranks(self, err);
+    trm_status status = master_ranks_init(self, err);
     if (status == TRM_OK)
         status = trm_replica_catch_up(self->replica, err);
     if (status == TRM_OK) {
@@ -127,14 +111,7 @@ void trm_master_destroy(trm_master *self)
     master_failures_close(self);
     master_hunts_close(self);
     master_twins_close(self);
-    for (uint32_t i = 0; self->ranks && i < self->config.ranks; i++) {
-        free(self->ranks[i].text);
-        free(self->ranks[i].host_name);
-        free(self->ranks[i].run_store);
-        free(self->ranks[i].settled);
-    }
-    free(self->ranks);
-    free(self->picked);
+    master_ranks_close(self);
     free(self->parts);
     trm_journal_close(&self->journal);
     trm_writer_close(&self->bindings);

@@ -78,7 +78,7 @@ void master_claim(trm_master *self, uint32_t from, trm_reader *body)
     if (!claim.last)
         return;
     rank->claimed = true;
-    rank->hungry = self->any_hungry = true;
+    master_rank_hungry(self, from);
 }
 
 bool master_waits_for_claims(trm_master *self, uint64_t *wake_ns)
@@ -110,14 +110,14 @@ void master_settle(trm_master *self, uint32_t number, const trm_order *order)
         uint32_t room = rank->settled_room ? rank->settled_room * 2 : 64;
         trm_order *grown = realloc(rank->settled, room * sizeof *grown);
         if (!grown) {
-            rank->setup_due = true; /* it will report again */
+            master_rank_set_up(self, number); /* it will report again */
             return;
         }
         rank->settled = grown;
         rank->settled_room = room;
     }
     rank->settled[rank->settled_count++] = *order;
-    self->any_settled = true;
+    master_rank_list_add(&self->settling, &rank->settling, number);
 }
 
 /* As much as its queue takes; whether all of it. */
@@ -143,16 +143,19 @@ static bool tell_settled(trm_master *self, uint32_t number)
 
 bool master_settled_step(trm_master *self, uint64_t *wake_ns)
 {
-    bool due = self->any_settled;
-    self->any_settled = false;
-    for (uint32_t i = 0; due && i < self->config.ranks; i++) {
-        master_rank *rank = &self->ranks[i];
+    rank_list *list = &self->settling;
+    uint32_t due = list->count, left = 0;
+    for (uint32_t i = 0; i < due; i++) {
+        uint32_t number = list->rank[i];
+        master_rank *rank = &self->ranks[number];
         if (rank->state != RANK_READY)
             rank->settled_count = 0;
-        if (!rank->settled_count || tell_settled(self, i))
-            continue;
-        self->any_settled = true;
-        master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
+        rank->settling = rank->settled_count && !tell_settled(self, number);
+        if (rank->settling)
+            list->rank[left++] = number;
     }
-    return due && !self->any_settled;
+    list->count = left;
+    if (left)
+        master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
+    return left < due;
 }

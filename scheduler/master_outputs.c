@@ -46,6 +46,7 @@ void master_output_tell(trm_master *self, uint32_t task)
         self->outputs_room = room;
     }
     self->outputs[self->outputs_count++] = task;
+    self->outputs_due = true;
 }
 
 /* A frame of what comes after `at`; returns where the next begins. What is not live any more is
@@ -71,24 +72,37 @@ static size_t compose(trm_master *self, size_t at)
 /* Ranks are at the same place as a rule: a frame is composed once. */
 static bool tell(trm_master *self, uint64_t *wake_ns)
 {
-    bool any = false;
+    bool any = false, left = false;
     size_t begin = SIZE_MAX, end = 0;
     for (uint32_t i = 0; i < self->config.ranks; i++) {
         master_rank *rank = &self->ranks[i];
-        if (rank->state != RANK_READY || rank->setup_due || rank->outputs_at == self->outputs_count)
+        if (rank->state != RANK_READY || rank->outputs_at == self->outputs_count)
             continue;
-        if (rank->outputs_at != begin) {
+        if (!rank->setup_due && rank->outputs_at != begin) {
             begin = rank->outputs_at;
             end = compose(self, begin);
         }
-        if (master_frame_send(self, i) == TRM_OK) {
+        if (!rank->setup_due && master_frame_send(self, i) == TRM_OK) {
             rank->outputs_at = end;
             any = true;
         } else {
             master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
         }
+        left |= rank->outputs_at != self->outputs_count;
     }
+    self->outputs_due = left;
+    self->outputs_ns = self->now_ns + (uint64_t)self->config.ranks * OUTPUTS_RANK_US * 1000;
     return any;
+}
+
+static bool tell_step(trm_master *self, uint64_t *wake_ns)
+{
+    if (!self->outputs_due || !self->outputs_count)
+        return false;
+    if (self->now_ns >= self->outputs_ns)
+        return tell(self, wake_ns);
+    master_wake(wake_ns, self->outputs_ns);
+    return false;
 }
 
 /* ---- Losing --------------------------------------------------------------------------------------- */
@@ -446,5 +460,5 @@ bool master_outputs_step(trm_master *self, uint64_t *wake_ns)
         if (store_step(self, at))
             store_free(self, at);
     }
-    return self->outputs_count && tell(self, wake_ns);
+    return tell_step(self, wake_ns);
 }

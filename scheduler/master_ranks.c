@@ -7,6 +7,7 @@
  * A rank that is READY may be set aside: it serves its runs and gets no orders. */
 #include "scheduler/master_self.h"
 
+#include "runtime/crc32c.h"
 #include "runtime/diag.h"
 
 #include <assert.h>
@@ -14,7 +15,6 @@
 #include <string.h>
 
 #define LOOKOUT_MS 250u
-#define UNKNOWN_HOST UINT32_MAX
 
 /* ---- Frames out ------------------------------------------------------------------------------ */
 
@@ -64,19 +64,33 @@ static void nobody_left(trm_master *self)
                        first ? first->text : "no rank is left that can work");
 }
 
-/* After every change of a rank's state. */
-static void count_ranks(trm_master *self)
+/* A rank is counted by what it is: out before a change of that, and in after it. */
+static void count_out(trm_master *self, const master_rank *rank)
 {
-    uint32_t coming = 0;
-    self->ready = self->executors = 0;
-    for (uint32_t i = 0; i < self->config.ranks; i++) {
-        const master_rank *rank = &self->ranks[i];
-        self->ready += rank->state == RANK_READY;
-        self->executors += master_rank_works(rank) ? rank->executors : 0;
-        coming += rank->state == RANK_ABSENT;
-    }
+    self->ready -= rank->state == RANK_READY;
+    self->coming -= rank->state == RANK_ABSENT;
+    self->executors -= master_rank_works(rank) ? rank->executors : 0;
+}
+
+static void count_in(trm_master *self, const master_rank *rank)
+{
+    self->ready += rank->state == RANK_READY;
+    self->coming += rank->state == RANK_ABSENT;
+    self->executors += master_rank_works(rank) ? rank->executors : 0;
+}
+
+static void change_state(trm_master *self, master_rank *rank, rank_state state)
+{
+    count_out(self, rank);
+    rank->state = (uint8_t)state;
+    count_in(self, rank);
+}
+
+/* After every change of a rank's state. */
+static void see_who_is_left(trm_master *self)
+{
     self->all_hungry = true;
-    if (!self->executors && !coming && self->stage < STAGE_FLUSH)
+    if (!self->executors && !self->coming && self->stage < STAGE_FLUSH)
         nobody_left(self);
 }
 
@@ -90,7 +104,7 @@ void master_rank_unfit(trm_master *self, uint32_t number, trm_status status, con
     if (!rank->text)
         rank->text = strdup("it has no memory");
     rank->unfit = status;
-    rank->state = RANK_UNFIT;
+    change_state(self, rank, RANK_UNFIT);
     master_note_rank(self, number, "rank_unfit", why);
     if (self->config.ranks > 1)
         trm_warn("rank %u on %s cannot work: %s", number, host_of(self, number), why);
@@ -99,7 +113,7 @@ void master_rank_unfit(trm_master *self, uint32_t number, trm_status status, con
         master_tasks_take_back(self, number, "its rank cannot work");
         master_outputs_of_lost_rank(self, number);
     }
-    count_ranks(self);
+    see_who_is_left(self);
 }
 
 void master_rank_aside(trm_master *self, uint32_t number, const char *why)
@@ -110,27 +124,31 @@ void master_rank_aside(trm_master *self, uint32_t number, const char *why)
         others += i != number && master_rank_works(&self->ranks[i]);
     if (rank->aside || !others)
         return; /* the last one goes on as well as it can */
+    count_out(self, rank);
     rank->aside = true;
+    count_in(self, rank);
     master_note_rank(self, number, "rank_aside", why);
     trm_warn("rank %u on %s is set aside: %s", number, host_of(self, number), why);
     master_homes_leave(self, number);
-    count_ranks(self);
+    see_who_is_left(self);
 }
 
 void master_rank_needed(trm_master *self, uint32_t number)
 {
+    count_out(self, &self->ranks[number]);
     self->ranks[number].aside = false;
+    count_in(self, &self->ranks[number]);
     self->ranks[number].slow = 0;
     trm_info("rank %u on %s is given tasks again: nothing moves without it", number, host_of(self, number));
     master_note_rank(self, number, "rank_back", NULL);
-    count_ranks(self);
+    see_who_is_left(self);
 }
 
 static void lose_rank(trm_master *self, uint32_t number)
 {
     master_rank *rank = &self->ranks[number];
     bool came = rank->state == RANK_READY;
-    rank->state = RANK_LOST;
+    change_state(self, rank, RANK_LOST);
     rank->pulse = (trm_pulse){0};
     master_note_rank(self, number, "rank_lost",
                      rank->dead ? "its process is gone"
@@ -149,7 +167,7 @@ static void lose_rank(trm_master *self, uint32_t number)
         master_tasks_take_back(self, number, rank->dead ? "its rank is gone" : "its rank is silent");
         master_outputs_of_lost_rank(self, number);
     }
-    count_ranks(self);
+    see_who_is_left(self);
 }
 
 void trm_master_rank_dead(trm_master *self, uint32_t number)
@@ -164,7 +182,7 @@ void trm_master_rank_dead(trm_master *self, uint32_t number)
     if (self->stage < STAGE_END)
         lose_rank(self, number);
     else
-        rank->state = RANK_LOST; /* no BYE of it will come */
+        change_state(self, rank, RANK_LOST); /* no BYE of it will come */
     rank->end_due = false;
 }
 
@@ -172,28 +190,55 @@ void master_rank_back(trm_master *self, uint32_t number)
 {
     master_rank *rank = &self->ranks[number];
     trm_info("rank %u on %s is heard of again", number, host_of(self, number));
-    rank->state = RANK_READY;
+    change_state(self, rank, RANK_READY);
     master_note_rank(self, number, "rank_back", NULL);
-    rank->setup_due = true;
+    master_rank_set_up(self, number);
     rank->outputs_at = 0; /* what was sent meanwhile may be lost */
     rank->idle_pulses = rank->stuck_pulses = rank->refusals = 0;
-    count_ranks(self);
+    see_who_is_left(self);
+}
+
+void master_rank_list_add(rank_list *list, bool *listed, uint32_t rank)
+{
+    if (!*listed)
+        list->rank[list->count++] = rank;
+    *listed = true;
+}
+
+void master_rank_hungry(trm_master *self, uint32_t rank)
+{
+    master_rank_list_add(&self->hungry, &self->ranks[rank].hungry, rank);
+}
+
+void master_rank_set_up(trm_master *self, uint32_t rank)
+{
+    self->ranks[rank].setup_due = self->any_setup_due = self->outputs_due = true;
 }
 
 /* ---- HELLO, SETUP ------------------------------------------------------------------------------ */
 
-/* Ranks come host by host as a rule, so that the one before is looked at first. */
+/* Where the host is in the table, or the empty place where it goes. */
+static uint32_t *host_place(trm_master *self, const char *name)
+{
+    uint32_t at = trm_crc32c(0, name, strlen(name));
+    for (;; at++) {
+        uint32_t *place = &self->host_table[at & (self->host_room - 1)];
+        if (!*place || strcmp(self->ranks[self->host_first[*place - 1]].host_name, name) == 0)
+            return place;
+    }
+}
+
 static void number_host(trm_master *self, uint32_t number)
 {
     master_rank *rank = &self->ranks[number];
-    for (uint32_t i = number; i-- > 0 && rank->host == UNKNOWN_HOST;)
-        if (self->ranks[i].host_name && strcmp(self->ranks[i].host_name, rank->host_name) == 0)
-            rank->host = self->ranks[i].host;
-    for (uint32_t i = number + 1; i < self->config.ranks && rank->host == UNKNOWN_HOST; i++)
-        if (self->ranks[i].host_name && strcmp(self->ranks[i].host_name, rank->host_name) == 0)
-            rank->host = self->ranks[i].host;
-    if (rank->host == UNKNOWN_HOST)
-        rank->host = self->hosts++;
+    uint32_t *place = host_place(self, rank->host_name);
+    if (!*place) {
+        self->host_first[self->hosts] = NO_RANK;
+        *place = ++self->hosts;
+    }
+    rank->host = *place - 1;
+    rank->host_next = self->host_first[rank->host];
+    self->host_first[rank->host] = number;
 }
 
 static bool is_same_job(const trm_traits *a, const trm_traits *b)
@@ -220,11 +265,10 @@ static void propose_member(trm_master *self, uint32_t number, const trm_hello *h
 /* Ranks of its host can open its runs in place from now on. */
 static void tell_neighbours(trm_master *self, uint32_t number)
 {
-    for (uint32_t i = 0; i < self->config.ranks; i++) {
-        master_rank *rank = &self->ranks[i];
-        if (i != number && rank->state == RANK_READY && rank->host == self->ranks[number].host)
-            rank->setup_due = true;
-    }
+    uint32_t at = self->host_first[self->ranks[number].host];
+    for (; at != NO_RANK; at = self->ranks[at].host_next)
+        if (at != number && self->ranks[at].state == RANK_READY)
+            master_rank_set_up(self, at);
 }
 
 static bool name_rank(trm_master *self, uint32_t number, const char *host, const char *run_store)
@@ -261,16 +305,18 @@ static void welcome(trm_master *self, uint32_t number, const trm_hello *hello)
     if (!rank->host_name && !name_rank(self, number, hello->host, hello->run_store))
         return; /* it will say HELLO again */
     rank->greeted = true;
+    count_out(self, rank);
     rank->executors = hello->executors ? hello->executors : 1;
-    rank->pid = hello->pid;
     rank->state = RANK_READY;
+    count_in(self, rank);
+    rank->pid = hello->pid;
     if (!trm_table_member(self->table, self->epoch, number))
         propose_member(self, number, hello);
     tell_neighbours(self, number);
     master_note_bindings(self, hello);
     if (self->job)
         master_note_rank(self, number, "rank_ready", NULL);
-    count_ranks(self);
+    see_who_is_left(self);
 }
 
 void master_hello(trm_master *self, uint32_t from, trm_reader *body)
@@ -289,21 +335,20 @@ void master_hello(trm_master *self, uint32_t from, trm_reader *body)
     } else {
         if (!rank->greeted && rank->state != RANK_GONE)
             welcome(self, from, hello);
-        rank->setup_due = rank->state == RANK_READY; /* also if it has missed the one before */
+        if (rank->state == RANK_READY) /* also if it has missed the one before */
+            master_rank_set_up(self, from);
         rank->end_due |= self->stage >= STAGE_END && rank->state == RANK_READY;
     }
     free(hello);
 }
 
-static void setup_peers(const trm_master *self, uint32_t number, trm_peer *peers)
+/* Stores of its own host alone: a frame is bounded. */
+static void put_peers(trm_master *self, uint32_t number)
 {
     for (uint32_t i = 0; i < self->config.ranks; i++) {
         const master_rank *rank = &self->ranks[i];
         bool near = rank->run_store && rank->host == self->ranks[number].host;
-        peers[i].host = rank->host;
-        peers[i].run_store[0] = '\0';
-        if (near)
-            strcpy(peers[i].run_store, rank->run_store); /* bounded by HELLO */
+        trm_setup_encode_peer(rank->host, near ? rank->run_store : "", &self->frame);
     }
 }
 
@@ -316,13 +361,9 @@ static bool send_setup(trm_master *self, uint32_t number)
                        .tasks = identity->tasks,
                        .partitions = identity->partitions,
                        .peers_count = self->config.ranks};
-    setup.peers = malloc(setup.peers_count * sizeof *setup.peers);
-    if (!setup.peers)
-        return false;
-    setup_peers(self, number, setup.peers);
     master_frame_begin(self, TRM_WIRE_SETUP);
-    trm_setup_encode(&setup, &self->frame);
-    trm_setup_close(&setup);
+    trm_setup_encode_head(&setup, &self->frame);
+    put_peers(self, number);
     if (master_frame_send(self, number) != TRM_OK)
         return false;
     self->ranks[number].claimed = false;
@@ -363,12 +404,13 @@ void master_pulse(trm_master *self, uint32_t from, trm_reader *body)
         trm_warn("rank %u on %s has lost what it was told: %u tasks are given out again", from,
                  host_of(self, from), in_hand(rank));
         rank->outputs_at = 0;
-        rank->setup_due = true;
+        master_rank_set_up(self, from);
         master_tasks_take_back(self, from, "its rank lost it");
     }
     if (rank->stuck_pulses >= STUCK_PULSES_MAX) {
         rank->stuck_pulses = 0;
         rank->outputs_at = 0;
+        self->outputs_due = true;
     }
 }
 
@@ -378,7 +420,7 @@ void master_bye(trm_master *self, uint32_t from)
     if (rank->state == RANK_GONE)
         return;
     bool early = self->stage < STAGE_END && rank->state == RANK_READY;
-    rank->state = RANK_GONE;
+    change_state(self, rank, RANK_GONE);
     rank->pulse = (trm_pulse){0};
     rank->end_due = false;
     if (early) {
@@ -389,7 +431,7 @@ void master_bye(trm_master *self, uint32_t from)
             master_outputs_of_lost_rank(self, from);
         }
     }
-    count_ranks(self);
+    see_who_is_left(self);
 }
 
 /* ---- A step ---------------------------------------------------------------------------------------- */
@@ -421,11 +463,29 @@ static void lookout_step(trm_master *self, uint64_t *wake_ns)
             if (silent || missing)
                 lose_rank(self, i);
             else if (ready && !rank->claimed && self->now_ns > rank->setup_ns + CLAIM_SILENT_MS * MS)
-                rank->setup_due = true; /* SETUP or CLAIM was lost */
+                master_rank_set_up(self, i); /* SETUP or CLAIM was lost */
         }
         self->lookout_ns = self->now_ns + LOOKOUT_MS * MS;
     }
     master_wake(wake_ns, self->lookout_ns);
+}
+
+static bool setup_step(trm_master *self, uint64_t *wake_ns)
+{
+    bool any = false, left = false;
+    for (uint32_t i = 0; i < self->config.ranks; i++) {
+        master_rank *rank = &self->ranks[i];
+        if (!rank->setup_due || rank->state != RANK_READY)
+            continue;
+        rank->setup_due = !send_setup(self, i);
+        any |= !rank->setup_due;
+        left |= rank->setup_due;
+        master_rank_hungry(self, i);
+    }
+    self->any_setup_due = left;
+    if (left)
+        master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
+    return any;
 }
 
 bool master_ranks_step(trm_master *self, uint64_t *wake_ns)
@@ -434,17 +494,50 @@ bool master_ranks_step(trm_master *self, uint64_t *wake_ns)
     if (self->stage >= STAGE_END)
         return any;
     lookout_step(self, wake_ns);
-    if (self->stage != STAGE_RUN)
-        return any;
-    for (uint32_t i = 0; i < self->config.ranks; i++) {
-        master_rank *rank = &self->ranks[i];
-        if (!rank->setup_due || rank->state != RANK_READY)
-            continue;
-        rank->setup_due = !send_setup(self, i);
-        any |= !rank->setup_due;
-        if (rank->setup_due)
-            master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
-        rank->hungry = self->any_hungry = true;
-    }
+    if (self->stage == STAGE_RUN && self->any_setup_due)
+        any |= setup_step(self, wake_ns);
     return any;
+}
+
+/* ---- Begin and end ------------------------------------------------------------------------------------ */
+
+trm_status master_ranks_init(trm_master *self, trm_err *err)
+{
+    uint32_t ranks = self->config.ranks;
+    for (self->host_room = 2; self->host_room < 2 * ranks;)
+        self->host_room *= 2;
+    self->ranks = calloc(ranks, sizeof *self->ranks);
+    self->picked = malloc(ORDERS_FRAME_MAX * sizeof *self->picked);
+    self->host_first = malloc(ranks * sizeof *self->host_first);
+    self->host_table = calloc(self->host_room, sizeof *self->host_table);
+    self->hungry.rank = malloc(2 * ranks * sizeof *self->hungry.rank);
+    self->settling.rank = malloc(2 * ranks * sizeof *self->settling.rank);
+    if (!self->ranks || !self->picked || !self->host_first || !self->host_table || !self->hungry.rank ||
+        !self->settling.rank)
+        return trm_err_set(err, TRM_ENOMEM, "no memory for a master of %u ranks", ranks);
+    for (uint32_t i = 0; i < ranks; i++) {
+        master_rank *rank = &self->ranks[i];
+        rank->host = rank->struck_task = NO_RANK;
+        rank->home = TASK_LIST_EMPTY;
+        for (unsigned phase = 0; phase < TRM_PHASES; phase++)
+            rank->running[phase] = TASK_LIST_EMPTY;
+    }
+    self->coming = ranks;
+    return TRM_OK;
+}
+
+void master_ranks_close(trm_master *self)
+{
+    for (uint32_t i = 0; self->ranks && i < self->config.ranks; i++) {
+        free(self->ranks[i].text);
+        free(self->ranks[i].host_name);
+        free(self->ranks[i].run_store);
+        free(self->ranks[i].settled);
+    }
+    free(self->ranks);
+    free(self->picked);
+    free(self->host_first);
+    free(self->host_table);
+    free(self->hungry.rank);
+    free(self->settling.rank);
 }

@@ -345,7 +345,7 @@ void master_reports(trm_master *self, uint32_t from, trm_reader *body)
 {
     master_rank *rank = &self->ranks[from];
     rank->idle_pulses = rank->stuck_pulses = 0;
-    rank->hungry = self->any_hungry = true;
+    master_rank_hungry(self, from);
     while (trm_reader_left(body) && self->stage == STAGE_RUN) {
         trm_report report;
         trm_report_decode(&report, body);

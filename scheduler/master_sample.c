@@ -162,7 +162,8 @@ bool master_sample_is_kept(const trm_master *self, uint32_t sample)
 static void tell_cuts(trm_master *self)
 {
     for (uint32_t i = 0; i < self->config.ranks; i++)
-        self->ranks[i].setup_due = self->ranks[i].state == RANK_READY;
+        if (self->ranks[i].state == RANK_READY)
+            master_rank_set_up(self, i);
     self->cuts_told = self->all_hungry = true;
     for (uint32_t i = 0; i < self->phase[TRM_PHASE_SAMPLE].tasks; i++)
         settle_sample(self, i);

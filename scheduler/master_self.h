@@ -53,6 +53,7 @@
 #define COMMIT_ITEMS_MAX 8192u
 #define BACKLOG_BYTES_MAX (4u << 20) /* of commands that the log has not taken: then no new orders */
 #define OUTPUTS_FRAME_MAX 4096u
+#define OUTPUTS_RANK_US 10u /* of silence a rank between two OUTPUTS: with many ranks more is told at once */
 #define REFS_MAX 4096u /* of a LOST or an ADOPT */
 #define PUBLISH_BATCH_MAX 256u
 #define SAMPLE_TASKS_MAX 64u
@@ -81,9 +82,11 @@ typedef struct master_rank {
     bool dead;    /* its process is gone: it never comes back */
     bool greeted; /* it has said HELLO to this master */
     bool claimed; /* since the last SETUP it has said all that it holds: it may be given orders */
-    bool setup_due, end_due, hungry;
+    bool setup_due, end_due;
+    bool hungry, settling; /* it is in the list of those */
     uint32_t executors;
-    uint32_t host; /* number; NO_RANK: unknown */
+    uint32_t host;      /* number; NO_RANK: unknown */
+    uint32_t host_next; /* the next rank of its host; NO_RANK: none */
     uint64_t pid;
     uint64_t heard_ns, pause_ns, setup_ns;
     task_list running[TRM_PHASES];
@@ -110,6 +113,12 @@ typedef struct master_phase {
     uint32_t twins;   /* tasks that run twice */
     uint32_t doubled; /* … and did so far, to no use */
 } master_phase;
+
+/* Ranks that are to be looked at; each is in it once. */
+typedef struct rank_list {
+    uint32_t *rank; /* room for twice as many as there are ranks: some come back while others are looked at */
+    uint32_t count;
+} rank_list;
 
 /* A store whose runs are being taken over. */
 typedef struct master_store {
@@ -182,12 +191,17 @@ struct trm_master {
 
     /* Ranks. */
     master_rank *ranks;
-    uint32_t ready;     /* RANK_READY */
-    uint32_t executors; /* of those that get orders */
-    uint32_t hosts;
-    bool any_settled;            /* some rank is to be told SETTLED */
-    bool all_hungry, any_hungry; /* somebody may be given more */
-    uint64_t lookout_ns;         /* when silence is looked for next */
+    uint32_t ready;            /* RANK_READY */
+    uint32_t coming;           /* RANK_ABSENT */
+    uint32_t executors;        /* of those that get orders */
+    uint32_t *host_first;      /* by number: a rank of the host; the others follow it */
+    uint32_t *host_table;      /* … and by name: 1 + the number, 0 where none is */
+    uint32_t hosts, host_room; /* … a power of 2, at least twice the ranks */
+    bool any_setup_due;
+    rank_list settling;  /* that are to be told SETTLED */
+    bool all_hungry;     /* everybody may be given more … */
+    rank_list hungry;    /* … or these */
+    uint64_t lookout_ns; /* when silence is looked for next */
 
     /* Tasks. */
     master_phase phase[TRM_PHASES];
@@ -203,6 +217,8 @@ struct trm_master {
     /* Outputs. */
     uint32_t *outputs; /* map tasks whose place is to be told, in order */
     size_t outputs_count, outputs_room;
+    bool outputs_due;    /* some rank has not been told all of them */
+    uint64_t outputs_ns; /* not before */
     master_store *stores;
     bool outputs_missed; /* no memory to tell something */
 
@@ -262,7 +278,12 @@ void master_give_up(trm_master *self, trm_status status, const char *why);
 void master_hello(trm_master *self, uint32_t from, trm_reader *body);
 void master_pulse(trm_master *self, uint32_t from, trm_reader *body);
 void master_bye(trm_master *self, uint32_t from);
-bool master_ranks_begin(trm_master *self); /* those that the table knows; false: no memory */
+trm_status master_ranks_init(trm_master *self, trm_err *err);
+void master_ranks_close(trm_master *self);
+void master_rank_list_add(rank_list *list, bool *listed, uint32_t rank);
+void master_rank_hungry(trm_master *self, uint32_t rank);
+void master_rank_set_up(trm_master *self, uint32_t rank); /* SETUP is to be said, perhaps again */
+bool master_ranks_begin(trm_master *self);                /* those that the table knows; false: no memory */
 bool master_ranks_step(trm_master *self, uint64_t *wake_ns);
 void master_rank_back(trm_master *self, uint32_t rank);
 void master_rank_aside(trm_master *self, uint32_t rank, const char *why);

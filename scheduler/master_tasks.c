@@ -16,6 +16,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 _Static_assert(PROBES_MAX + RETURNS_MAX + TRM_ORDER_SKIPS_MAX + 200 < TRM_MASTER_ATTEMPTS,
                "a master has numbers for all attempts of a task that it may give out");
@@ -315,11 +316,10 @@ static bool feed_rank(trm_master *self, uint32_t number, uint64_t *wake_ns)
 {
     master_rank *rank = &self->ranks[number];
     bool any = false, room = true;
-    rank->hungry = false;
     if (!master_rank_works(rank) || rank->setup_due || !rank->claimed)
         return false; /* it is hungry again when that changes */
     if (self->now_ns < rank->pause_ns) {
-        rank->hungry = self->any_hungry = true;
+        master_rank_hungry(self, number);
         master_wake(wake_ns, rank->pause_ns);
         return false;
     }
@@ -327,25 +327,55 @@ static bool feed_rank(trm_master *self, uint32_t number, uint64_t *wake_ns)
         if (may_run(self, phase))
             room = feed(self, number, phase, &any);
     if (!room) {
-        rank->hungry = self->any_hungry = true;
+        master_rank_hungry(self, number);
         master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
     }
+    return any;
+}
+
+static void nobody_is_hungry(trm_master *self)
+{
+    while (self->hungry.count)
+        self->ranks[self->hungry.rank[--self->hungry.count]].hungry = false;
+}
+
+static bool feed_all(trm_master *self, uint64_t *wake_ns)
+{
+    bool any = false;
+    nobody_is_hungry(self);
+    for (uint32_t i = 0; i < self->config.ranks && self->stage == STAGE_RUN; i++)
+        any |= feed_rank(self, i, wake_ns);
+    return any;
+}
+
+/* In the order of the ranks or in that of their reports: nobody is favoured for long. One that cannot be
+ * given anything yet comes back into the list. */
+static bool feed_hungry(trm_master *self, uint64_t *wake_ns)
+{
+    rank_list *list = &self->hungry;
+    uint32_t count = list->count;
+    bool any = false;
+    for (uint32_t i = 0; i < count; i++) {
+        self->ranks[list->rank[i]].hungry = false;
+        if (self->stage == STAGE_RUN)
+            any |= feed_rank(self, list->rank[i], wake_ns);
+    }
+    list->count -= count;
+    memmove(list->rank, list->rank + count, list->count * sizeof *list->rank);
     return any;
 }
 
 bool master_tasks_step(trm_master *self, uint64_t *wake_ns)
 {
     bool all = self->all_hungry, any = false;
-    if (master_waits_for_claims(self, wake_ns) || (!all && !self->any_hungry) || !self->executors)
+    if (master_waits_for_claims(self, wake_ns) || (!all && !self->hungry.count) || !self->executors)
         return false;
     if (self->backlog_bytes > BACKLOG_BYTES_MAX || self->log_full) {
         master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
         return false; /* the log has to catch up */
     }
-    self->all_hungry = self->any_hungry = false;
-    for (uint32_t i = 0; i < self->config.ranks && self->stage == STAGE_RUN; i++)
-        if (all || self->ranks[i].hungry)
-            any |= feed_rank(self, i, wake_ns);
+    self->all_hungry = false;
+    any = all ? feed_all(self, wake_ns) : feed_hungry(self, wake_ns);
     if (self->all_hungry)
         master_wake(wake_ns, self->now_ns + SEND_AGAIN_MS * MS);
     return any;
