@@ -18,6 +18,7 @@
 
 typedef struct found_run {
     uint32_t task, attempt;
+    uint64_t epoch;
 } found_run;
 
 typedef struct store {
@@ -35,6 +36,8 @@ struct trm_adopter {
     bool listed;
     found_run *runs; /* of the first */
     size_t runs_at, runs_count, runs_room;
+    found_run *names; /* that runs were given which were taken, and of which epoch those are */
+    size_t names_count, names_room;
     trm_output_at *held; /* taken and not told yet */
     unsigned held_count;
 };
@@ -73,6 +76,7 @@ void trm_adopter_destroy(trm_adopter *self, bool keep)
     free_stores(self->first);
     free_stores(self->taken);
     free(self->runs);
+    free(self->names);
     free(self->held);
     free(self);
 }
@@ -126,8 +130,8 @@ static trm_status note_run(const char *name, void *context)
 {
     trm_adopter *self = context;
     found_run run;
-    uint64_t epoch;
-    if (!trm_run_name_parse(name, &run.task, &epoch, &run.attempt) || epoch != self->first->what.epoch)
+    if (!trm_run_name_parse(name, &run.task, &run.epoch, &run.attempt) ||
+        run.epoch != self->first->what.epoch)
         return TRM_OK;
     if (self->runs_count == self->runs_room) {
         size_t room = self->runs_room ? self->runs_room * 2 : 256;
@@ -165,6 +169,47 @@ static void look(trm_adopter *self)
 /* ---- Taking ------------------------------------------------------------------------------------ */
 
 /* A run that was being written when its rank died has no index. */
+static found_run *find_taken(trm_adopter *self, const found_run *run)
+{
+    for (size_t i = 0; i < self->names_count; i++)
+        if (self->names[i].task == run->task && self->names[i].attempt == run->attempt)
+            return &self->names[i];
+    return NULL;
+}
+
+/* Without memory for it a name is never given to another run. */
+static void note_taken(trm_adopter *self, const found_run *run)
+{
+    if (self->names_count == self->names_room) {
+        size_t room = self->names_room ? self->names_room * 2 : 256;
+        found_run *grown = realloc(self->names, room * sizeof *grown);
+        if (!grown)
+            return;
+        self->names = grown;
+        self->names_room = room;
+    }
+    self->names[self->names_count++] = *run;
+}
+
+/* Of an attempt with this number there may be a run of an earlier launch, too, that was not committed and
+ * came with a store: then nobody reads it. What this rank has made itself stays. */
+static trm_status give_name(trm_adopter *self, const found_run *run, const char *from, const char *to,
+                            trm_err *err)
+{
+    trm_status status = self->fs->ops->link(self->fs, from, to, err);
+    found_run *older = status == TRM_AGAIN ? find_taken(self, run) : NULL;
+    if (status == TRM_OK)
+        note_taken(self, run);
+    if (!older || older->epoch >= run->epoch)
+        return status;
+    status = self->fs->ops->remove(self->fs, to, err);
+    if (status == TRM_OK)
+        status = self->fs->ops->link(self->fs, from, to, err);
+    if (status == TRM_OK)
+        older->epoch = run->epoch;
+    return status;
+}
+
 static bool take_run(trm_adopter *self, const found_run *run)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
@@ -181,7 +226,7 @@ static bool take_run(trm_adopter *self, const found_run *run)
         trm_run_index_close(&index);
     }
     if (status == TRM_OK)
-        status = self->fs->ops->link(self->fs, from, to, &err);
+        status = give_name(self, run, from, to, &err);
     if (status != TRM_OK)
         trm_debug("a run is not taken over: %s", err.text);
     return status == TRM_OK;
