@@ -210,7 +210,7 @@ struct trm_master {
     master_hunt *hunts;
     uint32_t hunts_count;
     master_twin *twins;
-    uint32_t twins_count;
+    uint32_t twins_count, twins_looked;
     uint64_t twins_ns, twins_made, twins_won;
     uint64_t done_ns; /* when a task was done last */
 

@@ -23,7 +23,8 @@
 #define TWINS_FREE 8u           /* of a phase that have not won, and … */
 #define TWINS_SHARE 10u         /* … one of so many tasks; then one at a time */
 #define TWINS_OF_TASK_MAX 8u    /* one after the other */
-#define TWINS_MS 200u           /* between two looks */
+#define TWINS_MS 250u           /* between two looks … */
+#define TWINS_LOOK_MAX 64u      /* … each of which makes no more */
 #define OVERDUE_FACTOR 2u       /* times what is expected of the task */
 #define OVERDUE_MS_MIN 1000u    /* less is not worth an executor */
 #define OVERDUE_BLIND_MS 60000u /* when no task of the phase has ended yet: one twin, to learn from */
@@ -306,7 +307,7 @@ static void drop_slow_twin(trm_master *self, unsigned phase, uint32_t number)
         slow(self, rank);
 }
 
-/* False: nobody is idle, or there is no room to tell. */
+/* False: nobody is idle, there is no room to tell, or it is enough for now. */
 static bool double_tasks_of(trm_master *self, unsigned phase, uint32_t number)
 {
     soft_task *tasks = self->phase[phase].task;
@@ -320,7 +321,8 @@ static bool double_tasks_of(trm_master *self, unsigned phase, uint32_t number)
         drop_slow_twin(self, phase, task);
         if (tasks[task].hunted || !may_be_doubled(self, phase, task))
             continue;
-        uint32_t to = idle_rank(self, number);
+        uint32_t to = self->twins_looked < TWINS_LOOK_MAX ? idle_rank(self, number) : NO_RANK;
+        self->twins_looked++;
         if (to == NO_RANK || !send_twin(self, phase, task, to))
             return false;
     }
@@ -345,6 +347,7 @@ void master_twins_step(trm_master *self, uint64_t *wake_ns)
         return;
     if (self->now_ns >= self->twins_ns) {
         self->twins_ns = self->now_ns + TWINS_MS * MS;
+        self->twins_looked = 0;
         bool go_on = !master_waits_for_claims(self, wake_ns) && !self->log_full;
         for (unsigned phase = 0; phase < TRM_PHASES && go_on; phase++) {
             const master_phase *in = &self->phase[phase];
