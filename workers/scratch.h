@@ -11,8 +11,8 @@
  *
  * Whoever of rank and supervisor leaves last removes it. What both left behind (a batch
  * system ended every process of the host at once) is removed by the next rank that makes a
- * directory in the same place, or removes its own: one of this user, of this boot, whose lock is free and that
- * is not to be kept, or was kept for a job that is done or removed by now.
+ * directory in the same place, or removes its own: one of this user, of this boot, whose lock is free and
+ * that is not to be kept, or was kept for a job that is done or removed by now.
  */
 #ifndef TRM_WORKERS_SCRATCH_H
 #define TRM_WORKERS_SCRATCH_H
