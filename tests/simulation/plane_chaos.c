@@ -239,26 +239,17 @@ static bool lose_power(world *w)
     return true;
 }
 
-static trm_status note_store(const char *name, void *context)
+/* Where some logs lie cannot be reached; that may come back. */
+static bool hide_stores(world *w)
 {
-    world *w = context;
-    uint64_t epoch;
-    uint32_t rank;
-    if (sscanf(name, "e%" SCNu64 ".r%u", &epoch, &rank) != 2 || epoch != w->truth.newest || below(w, 3))
-        return TRM_OK;
-    snprintf(w->hidden, sizeof w->hidden, STATE "/" TRM_LOG_NAME "/%s", name);
-    return TRM_OK;
-}
-
-/* Where it lies cannot be reached; it may come back. */
-static bool hide_store(world *w)
-{
-    if (launch_any(w) || !w->truth.newest || w->hidden[0])
+    if (launch_any(w) || !w->truth.newest || w->hidden)
         return false;
-    w->fs->ops->list(w->fs, STATE "/" TRM_LOG_NAME, note_store, w, NULL);
-    if (w->hidden[0])
-        world_trace(w, "fault: %s cannot be reached", w->hidden);
-    return w->hidden[0];
+    w->hidden_epoch = w->truth.newest;
+    w->hidden = 1u << below(w, RANKS_MAX);
+    if (often(w, 500))
+        w->hidden |= (uint32_t)below(w, 1u << RANKS_MAX);
+    world_trace(w, "fault: logs of epoch %" PRIu64 " cannot be reached: %#x", w->hidden_epoch, w->hidden);
+    return true;
 }
 
 /* ---- When. ---- */
@@ -300,7 +291,7 @@ static bool happen(world *w, fault what)
     case FAULT_TWICE:
         return launch_any(w) && launch_begin(w);
     case FAULT_WIPE:
-        return hide_store(w);
+        return hide_stores(w);
     case FAULTS:
         break;
     }
@@ -341,7 +332,7 @@ void chaos_end(world *w)
 {
     world_trace(w, "the faults are over");
     w->calm = true;
-    w->hidden[0] = '\0';
+    w->hidden = 0;
     heal(w);
     for (unsigned i = 0; i < LIVE_LAUNCHES_MAX; i++)
         for (uint32_t rank = 0; w->launch[i].live && rank < w->launch[i].ranks; rank++)

@@ -182,7 +182,7 @@ void check_result(launch *l)
         break;
     case TRM_EXIT_FAILED:
         if (l->lacks_log) /* too few are left */
-            w->hidden[0] = '\0';
+            w->hidden = 0;
         else if (!w->may_fail && !w->must_fail && !w->was_full)
             world_fail(w, "launch %" PRIu64 " says that the job has failed", l->number);
         w->done |= w->must_fail && w->truth.job_state == TRM_JOB_FAILED;

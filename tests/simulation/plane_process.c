@@ -39,6 +39,15 @@ static void renamed(void *context, const char *path)
     check_renamed(context, path);
 }
 
+static bool is_hidden(void *context, const char *path)
+{
+    const world *w = ((process *)context)->of->in;
+    uint64_t epoch;
+    uint32_t rank;
+    return w->hidden && sscanf(path, STATE "/log/e%" SCNu64 ".r%u", &epoch, &rank) == 2 &&
+           epoch == w->hidden_epoch && rank < 32 && (w->hidden >> rank & 1);
+}
+
 /* In the middle of a turn: what it still sends goes nowhere. */
 static void died(void *context)
 {
@@ -140,7 +149,7 @@ void process_begin(launch *l, uint32_t rank)
     snprintf(p->host_name, sizeof p->host_name, "host%u", p->host);
     snprintf(p->store, sizeof p->store, "/scratch/%u/%" PRIu64 ".%u", p->host, l->number, rank);
     trm_fs_view_config view = {
-        .fs = w->fs, .renamed = renamed, .died = died, .hidden = w->hidden, .context = p};
+        .fs = w->fs, .renamed = renamed, .died = died, .hidden = is_hidden, .context = p};
     p->fs = trm_fs_view_create(&view);
     p->ground = (trm_ground){.fs = p->fs,
                              .transport = trm_transport_net_rank(l->net, rank),

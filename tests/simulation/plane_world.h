@@ -161,7 +161,8 @@ struct world {
     bool done;  /* a launch has told so */
     bool again; /* … and another was started after it */
     bool was_full;
-    char hidden[128]; /* a store of the log that cannot be reached; "": none */
+    uint64_t hidden_epoch; /* whose logs cannot be reached … */
+    uint32_t hidden;       /* … of these ranks: bits */
     launch launch[LIVE_LAUNCHES_MAX];
     truth truth;
     process *turning; /* whose turn it is; NULL: nobody's */

@@ -43,9 +43,7 @@ static trm_status begin_change(trm_fs *fs, trm_err *err)
 
 static bool is_hidden(const fs_view *self, const char *path)
 {
-    const char *hidden = self->config.hidden;
-    size_t len = hidden ? strlen(hidden) : 0;
-    return len && strncmp(path, hidden, len) == 0 && (!path[len] || path[len] == '/');
+    return self->config.hidden && self->config.hidden(self->config.context, path);
 }
 
 static trm_fs *below(trm_fs *fs)

@@ -15,8 +15,8 @@ typedef struct trm_fs_view_config {
     /* Told of each file that got its name by a rename, after it: `path` is the new one. */
     void (*renamed)(void *context, const char *path);
     void (*died)(void *context); /* by trm_fs_view_kill_after, in the middle of something */
-    /* What lies in this directory cannot be reached, nor is its name told; NULL or "": all can. */
-    const char *hidden;
+    /* Whether what lies there cannot be reached, nor is its name told; NULL: all can. */
+    bool (*hidden)(void *context, const char *path);
     void *context;
 } trm_fs_view_config;
 
