@@ -183,6 +183,8 @@ static bool begin_step(trm_master *self)
         if (self->ranks[i].state == RANK_READY)
             master_note_rank(self, i, "rank_ready", NULL);
     self->all_hungry = true;
+    if (self->job->state == TRM_JOB_DONE)
+        master_manifest_restore(self);
     if (self->job->state == TRM_JOB_RUNNING)
         tell_outputs_of_lost(self);
     else /* an earlier launch has done it, or the master before has ended it */

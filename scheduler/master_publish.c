@@ -203,6 +203,47 @@ static void cannot_publish(trm_master *self, trm_status status, const trm_err *e
     master_give_up(self, is_output ? TRM_EOUTPUT : status, err->text);
 }
 
+static bool has_manifest(trm_master *self)
+{
+    char path[TRM_FS_PATH_BYTES_MAX];
+    trm_file *file;
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", self->spec->output_dir, TRM_SUCCESS_NAME) >= sizeof path)
+        return false;
+    trm_status status = self->fs->ops->open(self->fs, path, TRM_FS_READ, &file, NULL);
+    if (status == TRM_OK)
+        self->fs->ops->close(file);
+    return status != TRM_ELOST;
+}
+
+static trm_status check_parts(trm_master *self, trm_err *err)
+{
+    char path[TRM_FS_PATH_BYTES_MAX];
+    const trm_table_phase *output = &self->job->phase[trm_table_output_phase(self->job)];
+    trm_status status = TRM_OK;
+    for (uint32_t i = 0; i < output->tasks && status == TRM_OK; i++) {
+        if (output->task[i].empty)
+            continue;
+        status = trm_part_name(self->spec->output_dir, i, self->job->identity.gzip_output, path, sizeof path);
+        if (status == TRM_OK)
+            status = check_in_place(self, path, output->part[i].bytes, err);
+    }
+    return status;
+}
+
+/* The log says that the job is done, and there may be no _SUCCESS: it is the first that --overwrite takes
+ * away, and the launch that did so may have died then. It comes back if all parts are there. */
+void master_manifest_restore(trm_master *self)
+{
+    trm_err err = {""};
+    if (has_manifest(self))
+        return;
+    trm_status status = check_parts(self, &err);
+    if (status == TRM_OK)
+        status = write_manifest(self, &err);
+    if (status != TRM_OK)
+        cannot_publish(self, status, &err);
+}
+
 bool master_publish_step(trm_master *self, uint64_t *wake_ns)
 {
     trm_err err = {""};

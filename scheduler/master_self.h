@@ -381,6 +381,7 @@ bool master_sample_is_kept(const trm_master *self,
 
 /* ---- master_publish.c ---- */
 void master_publish_add(trm_master *self, uint32_t task);
+void master_manifest_restore(trm_master *self);
 bool master_publish_step(trm_master *self, uint64_t *wake_ns);
 void master_published(trm_master *self, uint32_t task, bool accepted);
 void master_put_counters(const trm_master *self, trm_json *json);

@@ -78,6 +78,7 @@ wanted() {
 prepare() {
     rm -rf "$work/out" "$work/state"
     [ "$1" != again ] || cp -r "$work/old" "$work/out"
+    find "$work/out" -maxdepth 1 -name 'part-*' -printf '%i\n' 2>/dev/null >"$work/replaced"
 }
 
 # --- What must hold --------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ committed_files() {
     sed -n 's/^part \([0-9]*\) .*/\1/p' "$work/known" | while read -r number; do
         name=$(printf 'part-%05d' "$number")
         find "$work/out" "$work/out/.trireme/attempts" -maxdepth 1 -name "$name*" -printf "$number %i\n" 2>/dev/null
-    done
+    done | awk 'FNR == NR { replaced[$1] = 1; next } !($2 in replaced)' "$work/replaced" -
 }
 all_is_right() {
     (cd "$work/out" && find . -maxdepth 1 -name 'part-*' | sort) >"$work/have"

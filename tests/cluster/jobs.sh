@@ -58,6 +58,16 @@ before=$(stat -c %Y.%i "$work/out/_SUCCESS")
 run_job 'done already' 0 -n 2 wordcount -p lower=true "$work/text" -o "$work/out" &&
     { [ "$before" = "$(stat -c %Y.%i "$work/out/_SUCCESS")" ] && grep -q 'done already' "$work/err" && pass 'done already' ||
         fail 'done already' 'it was done again, or not said'; }
+cp "$work/out/_SUCCESS" "$work/manifest" && rm "$work/out/_SUCCESS"
+run_job '_SUCCESS is gone' 0 -n 2 wordcount -p lower=true "$work/text" -o "$work/out" &&
+    { cmp -s "$work/manifest" "$work/out/_SUCCESS" && same '_SUCCESS is gone' || fail '_SUCCESS is gone' 'it is not as it was'; }
+part=$(find "$work/out" -name 'part-*' | head -n 1)
+mv "$part" "$work/part" && rm "$work/out/_SUCCESS"
+run_job '_SUCCESS and a part are gone' 3 -n 2 wordcount -p lower=true "$work/text" -o "$work/out" && {
+    grep 'error: ' "$work/err" | grep -q "$part" && [ ! -e "$work/out/_SUCCESS" ] && pass '_SUCCESS and a part are gone' ||
+        fail '_SUCCESS and a part are gone' 'not said, or there is a _SUCCESS'
+}
+mv "$work/part" "$part" && cp "$work/manifest" "$work/out/_SUCCESS"
 run_job 'another job in the same place' 3 -n 2 wordcount -p lower=false "$work/text" -o "$work/out" &&
     pass 'another job in the same place'
 run_job 'overwrite' 0 -n 2 --overwrite wordcount -p lower=true "$work/text" -o "$work/out" && same 'overwrite'
