@@ -249,7 +249,8 @@ static uint32_t idle_rank(const trm_master *self, uint32_t has_it)
     return best == NO_RANK && idle_executors(self, has_it) ? has_it : best;
 }
 
-/* What looks for a bad record has no twin: it is tried again elsewhere. */
+/* What looks for a bad record has no twin: it is tried again elsewhere. Where attempts time out one that
+ * hangs is what is looked for: it has all of its time. */
 static void move(trm_master *self, unsigned phase, uint32_t number)
 {
     const soft_task *task = &self->phase[phase].task[number];
@@ -314,7 +315,8 @@ static bool double_tasks_of(trm_master *self, unsigned phase, uint32_t number)
     uint32_t next;
     for (uint32_t task = self->ranks[number].running[phase].first; task != NO_TASK; task = next) {
         next = tasks[task].next;
-        if (tasks[task].hunted && is_overdue(self, phase, task, tasks[task].ordered_ms)) {
+        if (tasks[task].hunted && !self->spec->task_timeout_ms &&
+            is_overdue(self, phase, task, tasks[task].ordered_ms)) {
             move(self, phase, task);
             return true; /* the list is another now */
         }

@@ -54,6 +54,10 @@ static void draw_job(history *self)
     if (often(self, 300)) {
         self->habits.bad_permille = (unsigned)below(self, 500);
         self->spec.skips_max = TRM_SKIPS_MAX;
+        if (self->seed % 4 == 0) { /* they do not kill it, they hang it */
+            self->spec.task_timeout_ms = 20000;
+            self->habits.hang_ns = self->spec.task_timeout_ms * TRM_NS_PER_MS;
+        }
     }
     if (often(self, 100)) {
         self->habits.poison_task = (uint32_t)below(self, self->spec.tasks);

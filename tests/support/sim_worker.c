@@ -308,7 +308,7 @@ static void end_attempt(sim_worker *self, running *it)
          poisoned = map && order->task == self->config.habits->poison_task;
     uint32_t record = map ? dies_at(self->config.habits, order) : NOWHERE;
     if (record != NOWHERE) {
-        out.status = TRM_EKERNEL;
+        out.status = self->config.habits->hang_ns ? TRM_ETIMEOUT : TRM_EKERNEL;
         out.record = self->config.spec->skips_max ? record + 1 : 0;
         out.text = why;
         out.text_len = sizeof why - 1;
@@ -403,7 +403,8 @@ static void executors_step(sim_worker *self, uint64_t *wake_ns)
     const sim_habits *habits = self->config.habits;
     for (uint32_t i = 0; i < self->config.executors; i++) {
         running *it = &self->executor[i];
-        if (it->end_ns && self->config.sick_ns && self->now_ns >= self->config.sick_ns)
+        bool sick = self->config.sick_ns && self->now_ns >= self->config.sick_ns && !habits->hang_ns;
+        if (it->end_ns && sick) /* where attempts time out, all end */
             continue;
         if (it->end_ns && it->end_ns <= self->now_ns)
             end_attempt(self, it);
@@ -415,7 +416,11 @@ static void executors_step(sim_worker *self, uint64_t *wake_ns)
             uint64_t spread = habits->task_max_ns - habits->task_min_ns;
             it->begin_ns = self->now_ns;
             uint64_t takes_ns = habits->task_min_ns + (spread ? trm_draw_below(&self->draw, spread) : 0);
-            it->end_ns = self->now_ns + takes_ns * (self->config.slowness ? self->config.slowness : 1);
+            bool map = it->order.phase == TRM_PHASE_MAP;
+            takes_ns *= self->config.slowness ? self->config.slowness : 1;
+            if (habits->hang_ns && map && dies_at(habits, &it->order) != NOWHERE)
+                takes_ns = habits->hang_ns;
+            it->end_ns = self->now_ns + takes_ns;
             if (it->end_ns <= self->now_ns)
                 end_attempt(self, it);
         }

@@ -38,6 +38,7 @@ typedef struct sim_habits {
     unsigned empty_permille;  /* maps that emit nothing; by task, not by attempt */
     uint32_t poison_task;     /* this map always fails; UINT32_MAX: none */
     unsigned bad_permille;    /* maps with bad records, see sim_bad_records; by task */
+    uint64_t hang_ns;         /* so long an attempt takes that comes to a bad record: it times out */
     bool writes_parts;        /* parts as files in `fs` */
     bool leaves_nothing;      /* no output, no counters: empty tasks */
 } sim_habits;
