@@ -90,8 +90,10 @@ static bool others_stay(trm_departure *self, uint64_t now_ns, uint64_t *wake_ns)
 
 static trm_departure_advice advise_leader(trm_departure *self, uint64_t now_ns, uint64_t *wake_ns)
 {
-    if (!self->led) /* what others have said to who led before is not known here */
+    if (!self->led) { /* what others have said to who led before is not known here */
         self->alone_ns = now_ns + TRM_ALONE_MS * TRM_NS_PER_MS;
+        self->until_ns = now_ns + TRM_SIGNAL_WAIT_MS * TRM_NS_PER_MS; /* it may lead since a moment */
+    }
     self->led = true;
     if (now_ns >= self->until_ns)
         return TRM_LEAVE;
