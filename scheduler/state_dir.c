@@ -279,12 +279,24 @@ static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err
     return status == TRM_ELOST ? TRM_OK : status;
 }
 
+/* NAME.new, of a name of ours: a state directory may hold files of people. */
+static bool is_aside(const char *name)
+{
+    static const char end[] = ".new";
+    size_t len = strlen(name), end_len = sizeof end - 1;
+    if (len <= end_len || strcmp(name + len - end_len, end) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof state_names / sizeof state_names[0]; i++)
+        if (strcmp(state_names[i], name) == 0)
+            return true;
+    return strncmp(name, TRM_CUTS_NAME, sizeof TRM_CUTS_NAME - 1) == 0;
+}
+
 static trm_status remove_aside(const char *name, void *context)
 {
     const clearing *at = context;
     char path[PATH_BYTES];
-    size_t len = strlen(name);
-    if (len > 4 && strcmp(name + len - 4, ".new") == 0 && join(path, at->dir, name, at->err) == TRM_OK)
+    if (is_aside(name) && join(path, at->dir, name, at->err) == TRM_OK)
         at->self->fs->ops->remove(at->self->fs, path, at->err);
     return TRM_OK;
 }

@@ -248,10 +248,17 @@ bool trm_node_may_lose(const trm_node *self, const uint8_t *going)
 bool trm_node_hand_over(trm_node *self, const uint8_t *going, uint64_t now_ns)
 {
     trm_err err;
-    for (uint32_t rank = 0; rank < self->ground->transport->ranks; rank++)
-        if (!going[rank] && trm_node_is_voter(self, rank))
-            return trm_raft_transfer(trm_replog_raft_core(self->log), rank, now_ns, &err) == TRM_OK;
-    return false;
+    trm_raft *core = trm_replog_raft_core(self->log);
+    trm_raft_peer peer, best = {.node = TRM_RAFT_NONE};
+    for (uint32_t rank = 0; rank < self->ground->transport->ranks; rank++) {
+        if (going[rank] || !trm_raft_peer_get(core, rank, &peer) || !peer.voter)
+            continue;
+        /* One that answers, and lacks least: it is to be brought up to date first. */
+        bool better = peer.active == best.active ? peer.match > best.match : peer.active;
+        if (best.node == TRM_RAFT_NONE || better)
+            best = peer;
+    }
+    return best.node != TRM_RAFT_NONE && trm_raft_transfer(core, best.node, now_ns, &err) == TRM_OK;
 }
 
 /* The next rank that is not a member, of a host that has the fewest of them. */

@@ -40,7 +40,8 @@ void trm_record_reader_begin(trm_record_reader *self, const trm_plan *plan, uint
     self->task = task;
     self->board = board ? board : &self->no_board;
     self->lines = plan->input == TRM_INPUT_LINES;
-    self->record = (trm_record){.data = "", .path = "", .index = task, .tasks = plan->tasks};
+    static const char nothing[TRM_RECORD_PAD_BYTES + 1];
+    self->record = (trm_record){.data = nothing, .path = "", .index = task, .tasks = plan->tasks};
     self->at = self->end = self->limit = self->buffer;
     self->records_in = self->bytes_before = self->base = self->from = 0;
     self->piece = self->pieces = self->pieces_before = 0;

@@ -376,8 +376,9 @@ static void on_died(trm_worker *self, const trm_crew_event *event)
     for (unsigned i = event->lost_count; i-- > 0;) {
         const trm_order *order = &event->lost[i];
         bool ran = i == 0 && event->running;
-        if (trm_ledger_is_cancelled(&self->ledger, order)) {
+        if (ran)
             remove_rest(self, order);
+        if (trm_ledger_is_cancelled(&self->ledger, order)) {
             end_cancelled(self, order);
             continue;
         }

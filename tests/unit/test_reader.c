@@ -109,8 +109,7 @@ static trm_status read_plan(const trm_plan *plan, const setting *with, trm_write
             } else {
                 put_record(out, file, record->offset, record->data, record->len);
             }
-            if (plan->input != TRM_INPUT_NONE)
-                read_pad(record);
+            read_pad(record);
             records++;
             assert_int_equal(record->index, task);
             assert_int_equal(record->tasks, plan->tasks);

@@ -323,6 +323,26 @@ static trm_status look_at(trm_state_look *look, const char *dir, trm_err *err)
     return trm_state_look_at(look, dir, trm_fs_posix(), err);
 }
 
+/* A state directory may hold what is a person's. */
+static void what_is_half_written_is_cleared_and_nothing_else(void **state)
+{
+    place self;
+    place_init(&self);
+    self.spec.state_dir = self.other_state;
+    assert_int_equal(open_it(&self), TRM_OK);
+    close_it(&self);
+    temp_tree_text(&self.tree, "state/plan.new", "half");
+    temp_tree_text(&self.tree, "state/cuts-01234567.new", "half");
+    temp_tree_text(&self.tree, "state/notes.new", "mine");
+    assert_int_equal(open_it(&self), TRM_OK);
+    assert_int_equal(self.dir.found, TRM_STATE_RESUME);
+    assert_false(there(&self, "state/plan.new"));
+    assert_false(there(&self, "state/cuts-01234567.new"));
+    assert_true(there(&self, "state/notes.new"));
+    close_it(&self);
+    place_close(&self);
+}
+
 static void who_only_looks_sees_where_and_whether(void **state)
 {
     static place self;
@@ -411,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_state_elsewhere_belongs_to_one_output),
         cmocka_unit_test(what_a_crash_left_before_the_identity_is_cleared),
         cmocka_unit_test(its_names_outlive_a_loss_of_power),
+        cmocka_unit_test(what_is_half_written_is_cleared_and_nothing_else),
         cmocka_unit_test(who_only_looks_sees_where_and_whether),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
