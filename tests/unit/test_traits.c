@@ -108,7 +108,7 @@ static trm_job mistake(unsigned number)
         job.map = NULL;
         break;
     case 9:
-        job.input = (trm_input)4;
+        job.input = (trm_input)(TRM_INPUT_LAST + 1);
         break;
     case 10:
         job.input = TRM_INPUT_FIXED;
