@@ -53,8 +53,9 @@
 #define COMMIT_ITEMS_MAX 8192u
 #define BACKLOG_BYTES_MAX (4u << 20) /* of commands that the log has not taken: then no new orders */
 #define OUTPUTS_FRAME_MAX 4096u
-#define OUTPUTS_RANK_US 10u /* of silence a rank between two OUTPUTS: with many ranks more is told at once */
-#define REFS_MAX 4096u /* of a LOST or an ADOPT */
+#define OUTPUTS_RANK_US 10u /* of silence a rank between two OUTPUTS: with many ranks more is told at once   \
+                             */
+#define REFS_MAX 4096u      /* of a LOST or an ADOPT */
 #define PUBLISH_BATCH_MAX 256u
 #define SAMPLE_TASKS_MAX 64u
 #define PUBLISHED_ITEMS_MAX 8192u

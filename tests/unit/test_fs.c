@@ -252,16 +252,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(whole_files_round_trip),
-        TEST(a_file_left_aside_is_replaced),
-        TEST(reads_and_writes_at_offsets),
-        TEST(links_and_pipes_are_refused),
-        TEST(directories_are_made_and_removed),
-        TEST(second_names),
-        TEST(trees_too_deep_are_refused),
-        TEST(names_are_listed),
-        TEST(a_lock_excludes_another_opening),
-        TEST(a_file_that_may_not_grow_is_an_error),
+        TEST(whole_files_round_trip),           TEST(a_file_left_aside_is_replaced),
+        TEST(reads_and_writes_at_offsets),      TEST(links_and_pipes_are_refused),
+        TEST(directories_are_made_and_removed), TEST(second_names),
+        TEST(trees_too_deep_are_refused),       TEST(names_are_listed),
+        TEST(a_lock_excludes_another_opening),  TEST(a_file_that_may_not_grow_is_an_error),
         TEST(what_the_system_refuses_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
