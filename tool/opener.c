@@ -107,8 +107,8 @@ static trm_status begin_launch(trm_opener *self, trm_err *err)
     if (begun.resumed)
         trm_info("launch %" PRIu64 " goes on with what is done", begun.epoch);
     if (self->ground->transport->ranks < 3)
-        trm_debug(
-            "with fewer than 3 ranks the job does not survive the death of rank 0 without another launch");
+        trm_info(
+            "with fewer than 3 ranks the job does not outlive the rank that leads without another launch");
     return TRM_OK;
 }
 
