@@ -80,9 +80,7 @@ void master_committed(trm_master *self, const trm_commit *commit, bool accepted)
 
 /* ---- Failed --------------------------------------------------------------------------------------- */
 
-/* Whether a failure says something about the task, or about where it ran. Of a reduce that has
- * lost an input that input is made again; a rank without room or executors has not begun it. */
-static bool counts(const trm_report *report)
+bool master_failure_counts(const trm_report *report)
 {
     if (report->status == TRM_EPEER || report->status == TRM_AGAIN || report->status == TRM_EFENCED)
         return false;
@@ -155,8 +153,8 @@ static void refused(trm_master *self, uint32_t from, const trm_report *report)
 
 static void failed(trm_master *self, uint32_t from, const trm_report *report)
 {
-    master_note_failure(self, from, report, counts(report));
-    if (!counts(report)) {
+    master_note_failure(self, from, report, master_failure_counts(report));
+    if (!master_failure_counts(report)) {
         refused(self, from, report);
         return;
     }
@@ -250,7 +248,7 @@ static bool is_welcome(const trm_master *self, const trm_report *report)
         return false;
     if (report->status == TRM_OK)
         return true;
-    return report->phase != TRM_PHASE_SAMPLE && counts(report) &&
+    return report->phase != TRM_PHASE_SAMPLE && master_failure_counts(report) &&
            report->attempt >= self->job->phase[report->phase].task[report->task].failed_high;
 }
 
@@ -284,7 +282,7 @@ static void take_probe(trm_master *self, uint32_t from, const trm_report *report
     const soft_task *task = &self->phase[report->phase].task[report->task];
     if (!task->hunted || task->state != SOFT_RUNNING || !is_known(task, from, report)) {
         settle_stray(self, from, named);
-    } else if (report->status != TRM_OK && !counts(report)) {
+    } else if (report->status != TRM_OK && !master_failure_counts(report)) {
         refused(self, from, report);
     } else {
         master_note_probe(self, from, report);

@@ -2,7 +2,8 @@
  * only tell keys of theirs (SAMPLE). The keys' quantiles are the cuts; they are saved in the state
  * directory and named in the log once, because maps of two cuts could never be reduced together.
  *
- * A sample that fails is left out: its map will fail in earnest, and be counted. */
+ * A sample that fails is left out: its map will fail in earnest, and be counted. One that was refused, or was
+ * ended for what is not its fault, is taken elsewhere. */
 #include "scheduler/master_self.h"
 
 #include "jobs/cuts.h"
@@ -56,10 +57,11 @@ void master_sample_report(trm_master *self, uint32_t from, const trm_report *rep
     soft_task *task = &self->phase[TRM_PHASE_SAMPLE].task[report->task];
     task->rank = from;
     task->attempt = report->attempt;
-    if (report->status == TRM_EPEER && task->returns < RETURNS_MAX) { /* it has not begun */
+    if (report->status != TRM_OK && !master_failure_counts(report) && task->returns < RETURNS_MAX) {
         settle_sample(self, report->task);
         task->returns++;
-        self->ranks[from].pause_ns = self->now_ns + RANK_PAUSE_MS * MS;
+        if (report->status == TRM_EPEER) /* it has no room */
+            self->ranks[from].pause_ns = self->now_ns + RANK_PAUSE_MS * MS;
         master_task_queue(self, TRM_PHASE_SAMPLE, report->task, false);
         return;
     }

@@ -322,6 +322,9 @@ bool master_settled_step(trm_master *self, uint64_t *wake_ns);
 void master_reports(trm_master *self, uint32_t from, trm_reader *body);
 void master_committed(trm_master *self, const trm_commit *commit, bool accepted);
 void master_failed(trm_master *self, const trm_fail *fail, bool accepted);
+/* Whether a failure says something about the task, or about where it ran. Of a reduce that has
+ * lost an input that input is made again; a rank without room or executors has not begun it. */
+bool master_failure_counts(const trm_report *report);
 /* A failure that counts. */
 void master_propose_fail(trm_master *self, uint32_t from, const trm_report *report);
 void master_failures_close(trm_master *self);

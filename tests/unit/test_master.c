@@ -1,0 +1,284 @@
+/* scheduler/master: what it orders, told by hand what workers would say. Whole jobs, with everything that
+ * can go wrong on their way, are tests/simulation/master_sim. */
+#include "config.h" /* system extensions, before any header of the system */
+
+#include "jobs/names.h"
+#include "runtime/clock.h"
+#include "scheduler/master.h"
+#include "tests/support/fs_mem.h"
+#include "tests/support/replog_mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MS TRM_NS_PER_MS
+#define RANKS 2u
+#define ORDERS_MAX 256u
+#define PAUSE_MS 200u /* longer than a rank that has refused an order is left alone */
+#define SET_UP_MS 100u
+
+typedef struct given {
+    uint32_t to;
+    bool cancelled; /* … since */
+    trm_order order;
+} given;
+
+typedef struct world {
+    trm_spec spec;
+    trm_traits traits;
+    trm_submission submission;
+    trm_fs *fs;
+    trm_log_disk *disk;
+    trm_replog *log;
+    trm_replica replica;
+    trm_master *master;
+    uint64_t now_ns, term;
+    given given[ORDERS_MAX]; /* all that was ordered, in order */
+    unsigned count;
+} world;
+
+/* ---- Messages ---------------------------------------------------------------------------------- */
+
+static void take_order(world *self, uint32_t to, bool cancelled, const trm_order *order)
+{
+    if (!cancelled) {
+        assert_true(self->count < ORDERS_MAX);
+        self->given[self->count++] = (given){.to = to, .order = *order};
+        return;
+    }
+    for (unsigned i = 0; i < self->count; i++) {
+        given *at = &self->given[i];
+        at->cancelled |= at->to == to && at->order.phase == order->phase && at->order.task == order->task &&
+                         at->order.attempt == order->attempt;
+    }
+}
+
+static trm_status outbox_send(void *context, uint32_t to, const void *frame, size_t len)
+{
+    trm_wire_header header;
+    trm_reader body;
+    world *self = context;
+    assert_int_equal(trm_wire_open(frame, len, &header, &body), TRM_OK);
+    self->term = header.term;
+    while ((header.type == TRM_WIRE_ORDER || header.type == TRM_WIRE_CANCEL) && trm_reader_left(&body)) {
+        trm_order order;
+        trm_order_decode(&order, &body);
+        assert_true(trm_reader_ok(&body));
+        take_order(self, to, header.type == TRM_WIRE_CANCEL, &order);
+    }
+    return TRM_OK;
+}
+
+static void hear(world *self, uint32_t from, trm_wire_type type, const trm_writer *encoded)
+{
+    trm_wire_header header = {
+        .type = (uint8_t)type, .epoch = trm_master_epoch(self->master), .term = self->term};
+    trm_reader body;
+    trm_reader_init(&body, encoded->data, encoded->len);
+    trm_master_receive(self->master, from, &header, &body, self->now_ns);
+}
+
+static void say_hello(world *self, uint32_t from, uint32_t executors)
+{
+    static trm_hello hello;
+    trm_writer body = {0};
+    hello = (trm_hello){.pid = 100 + from, .executors = executors, .traits = self->traits};
+    snprintf(hello.host, sizeof hello.host, "host%u", from);
+    snprintf(hello.run_store, sizeof hello.run_store, "/scratch/%u", from);
+    trm_hello_encode(&hello, &body);
+    hear(self, from, TRM_WIRE_HELLO, &body);
+    trm_writer_close(&body);
+}
+
+/* It holds nothing. */
+static void say_claim(world *self, uint32_t from)
+{
+    trm_writer body = {0};
+    trm_claim_encode(&(trm_claim){.last = true}, &body);
+    hear(self, from, TRM_WIRE_CLAIM, &body);
+    trm_writer_close(&body);
+}
+
+static void say_pulse(world *self, uint32_t from, const trm_pulse *pulse)
+{
+    trm_writer body = {0};
+    trm_pulse_encode(pulse, &body);
+    hear(self, from, TRM_WIRE_PULSE, &body);
+    trm_writer_close(&body);
+}
+
+static void say_report(world *self, const given *of, trm_status status, uint64_t took_ms)
+{
+    static const uint8_t keys[] = {1, 'k'};
+    trm_writer body = {0};
+    uint64_t now_ms = self->now_ns / MS;
+    trm_report report = {.phase = of->order.phase,
+                         .task = of->order.task,
+                         .attempt = of->order.attempt,
+                         .status = status,
+                         .started_ms = now_ms - took_ms,
+                         .ended_ms = now_ms};
+    if (status == TRM_OK && report.phase == TRM_PHASE_SAMPLE) {
+        report.sample = keys;
+        report.sample_len = sizeof keys;
+    } else if (status == TRM_OK) {
+        report.output_bytes = 100;
+        report.output_records = 1;
+    }
+    trm_report_encode(&report, &body);
+    hear(self, of->to, TRM_WIRE_REPORT, &body);
+    trm_writer_close(&body);
+}
+
+/* Time goes on, and everybody says that it lives. */
+static void wait_ms(world *self, uint64_t ms)
+{
+    uint64_t end_ns = self->now_ns + ms * MS;
+    for (; self->now_ns < end_ns; self->now_ns += 10 * MS) {
+        uint64_t wake_ns = UINT64_MAX;
+        if (self->now_ns / MS % TRM_PULSE_MS == 0)
+            for (uint32_t i = 0; i < RANKS; i++)
+                say_pulse(self, i, &(trm_pulse){.running = 1});
+        while (trm_master_step(self->master, self->now_ns, self->now_ns / MS, &wake_ns))
+            ;
+    }
+}
+
+/* SETUP has been said, and is answered. */
+static void claim_all(world *self)
+{
+    for (uint32_t i = 0; i < RANKS; i++)
+        say_claim(self, i);
+    wait_ms(self, SET_UP_MS);
+}
+
+/* ---- What was ordered --------------------------------------------------------------------------- */
+
+/* The last order of the task; NULL: it was never ordered. */
+static const given *order_of(const world *self, trm_phase phase, uint32_t task)
+{
+    for (unsigned i = self->count; i-- > 0;)
+        if (self->given[i].order.phase == phase && self->given[i].order.task == task)
+            return &self->given[i];
+    return NULL;
+}
+
+static unsigned orders_of(const world *self, trm_phase phase)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < self->count; i++)
+        count += self->given[i].order.phase == phase;
+    return count;
+}
+
+/* ---- Begin and end -------------------------------------------------------------------------------- */
+
+static world *begin(uint32_t tasks, uint32_t partitions, bool range_partitioned)
+{
+    static char out[] = "/out", state[] = "/out/.trireme";
+    static world whole;
+    world *self = &whole;
+    trm_err err = {""};
+    uint32_t crc;
+    *self = (world){.now_ns = TRM_NS_PER_S};
+    self->spec = (trm_spec){.output_dir = out,
+                            .state_dir = state,
+                            .attempts_max = TRM_ATTEMPTS_DEFAULT,
+                            .tasks = tasks,
+                            .partitions = partitions};
+    self->traits =
+        (trm_traits){.name = "hand", .input = TRM_INPUT_NONE, .range_partitioned = range_partitioned};
+    self->fs = trm_fs_mem_create(1);
+    self->disk = trm_log_disk_create();
+    assert_int_equal(
+        trm_submission_init(&self->submission, &self->spec, &self->traits, 4, 64u << 20, self->fs, &err),
+        TRM_OK);
+    assert_int_equal(trm_fs_make_dirs(self->fs, "/out/.trireme/" TRM_ATTEMPTS_NAME, 0, &err), TRM_OK);
+    assert_int_equal(trm_fs_make_dirs(self->fs, "/out/.trireme/" TRM_STDERR_NAME, 0, &err), TRM_OK);
+    assert_int_equal(trm_plan_save(&self->submission.plan, self->fs, state, &crc, &err), TRM_OK);
+    self->log = trm_replog_mem_open(self->disk, 1, MS, MS, 0);
+    trm_replica_init(&self->replica, self->log);
+    trm_master_config config = {.spec = &self->spec,
+                                .submission = &self->submission,
+                                .fs = self->fs,
+                                .replica = &self->replica,
+                                .outbox = {outbox_send, self},
+                                .ranks = RANKS,
+                                .seed = 1,
+                                .wall_ms = 1};
+    assert_int_equal(trm_master_create(&self->master, &config, &err), TRM_OK);
+    return self;
+}
+
+static void end(world *self)
+{
+    trm_master_destroy(self->master);
+    trm_replica_close(&self->replica);
+    trm_replog_close(self->log);
+    trm_log_disk_destroy(self->disk);
+    trm_submission_close(&self->submission);
+    trm_fs_mem_destroy(self->fs);
+}
+
+static world *begin_with_ranks(uint32_t tasks, uint32_t partitions, bool range_partitioned,
+                               uint32_t executors)
+{
+    world *self = begin(tasks, partitions, range_partitioned);
+    wait_ms(self, SET_UP_MS);
+    for (uint32_t i = 0; i < RANKS; i++)
+        say_hello(self, i, executors);
+    wait_ms(self, SET_UP_MS);
+    claim_all(self);
+    return self;
+}
+
+/* ---- Samples -------------------------------------------------------------------------------------- */
+
+/* Its executor was ended for another order, it was cancelled, or there was no room for it: nothing is known
+ * of its keys. */
+static void a_sample_that_was_not_taken_is_taken_again(void **state)
+{
+    static const trm_status reasons[] = {TRM_AGAIN, TRM_EFENCED, TRM_EPEER};
+    for (unsigned i = 0; i < sizeof reasons / sizeof reasons[0]; i++) {
+        world *self = begin_with_ranks(4, 3, true, 2);
+        assert_int_equal(orders_of(self, TRM_PHASE_SAMPLE), 4);
+        for (uint32_t task = 1; task < 4; task++)
+            say_report(self, order_of(self, TRM_PHASE_SAMPLE, task), TRM_OK, 1);
+        say_report(self, order_of(self, TRM_PHASE_SAMPLE, 0), reasons[i], 0);
+        wait_ms(self, PAUSE_MS);
+        assert_int_equal(orders_of(self, TRM_PHASE_SAMPLE), 5);
+        say_report(self, order_of(self, TRM_PHASE_SAMPLE, 0), TRM_OK, 1);
+        wait_ms(self, PAUSE_MS);
+        claim_all(self); /* the cuts have been told */
+        assert_int_equal(orders_of(self, TRM_PHASE_MAP), 4);
+        end(self);
+    }
+}
+
+/* Its map will fail in earnest. */
+static void a_sample_that_fails_is_left_out(void **state)
+{
+    world *self = begin_with_ranks(4, 3, true, 2);
+    for (uint32_t task = 0; task < 4; task++)
+        say_report(self, order_of(self, TRM_PHASE_SAMPLE, task), task ? TRM_OK : TRM_EKERNEL, 1);
+    wait_ms(self, PAUSE_MS);
+    claim_all(self);
+    assert_int_equal(orders_of(self, TRM_PHASE_SAMPLE), 4);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), 4);
+    end(self);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_sample_that_was_not_taken_is_taken_again),
+        cmocka_unit_test(a_sample_that_fails_is_left_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
