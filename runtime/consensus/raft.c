@@ -357,6 +357,7 @@ static trm_status follow(trm_raft *self, const trm_raft_message *message, trm_er
     if (self->role != TRM_RAFT_FOLLOWER || self->leader != message->from)
         raft_become_follower(self, self->term, message->from);
     self->heard_ns = self->now_ns;
+    self->counted_on = false;
     raft_reset_election_timer(self);
     return TRM_OK;
 }

@@ -10,15 +10,18 @@ static uint64_t bit_of(const trm_raft *self, uint64_t node)
     return member && member->voter ? 1ull << (member - self->members.member) : 0;
 }
 
-/* Only voters call elections (4.2.1), and not while the log is being replaced. One that was
- * a voter in the membership before stays one for this until the change is committed: it may
- * be the only one whose log wins, and the others cannot do without it (4.2.2, figure 4.6).
- * Its own vote does not count. */
+/* Only voters call elections (4.2.1), and not while the log is being replaced. Two others do,
+ * and their own vote does not count. One that was a voter in the membership before, until the
+ * change is committed: it may be the only one whose log wins, and the others cannot do without
+ * it (4.2.2, figure 4.6). And one that must refuse a candidate which takes it for a voter, by an
+ * entry that is not committed: it has later entries, of a leader that knew nothing of that one. If
+ * that leader is dead the candidate may not win without it, nor the other voters against the
+ * candidate. */
 bool raft_may_campaign(const trm_raft *self)
 {
     if (self->installing)
         return false;
-    if (raft_is_voter(self, self->options.node))
+    if (raft_is_voter(self, self->options.node) || self->counted_on)
         return true;
     if (self->members_index <= self->commit)
         return false;
@@ -168,6 +171,8 @@ void raft_on_vote(trm_raft *self, const trm_raft_message *message)
 {
     bool pre = message->type == TRM_RAFT_PRE_VOTE;
     bool grant = is_up_to_date(self, message);
+    if (!grant && message->index > self->commit)
+        self->counted_on = true;
     if (pre)
         grant = grant && message->term > self->term && !raft_is_sticky(self);
     else

@@ -130,6 +130,7 @@ struct trm_raft {
     uint64_t acked;    /* told the leader of */
     bool ack_due;
     uint64_t ack_context;
+    bool counted_on; /* since a leader was heard: a candidate with an older log takes this node for a voter */
     bool own_vote_counted;
     uint64_t granted; /* bits: members by place */
     uint64_t refused;

@@ -434,12 +434,21 @@ static void leads(world *w, node *n, const trm_raft_state *state)
         world_fail(w, "election safety: n%" PRIu64 " and n%" PRIu64 " lead term %" PRIu64, *leader - 1, n->id,
                    state->term);
     *leader = n->id + 1;
+    if (n->role == TRM_RAFT_LEADER && n->role_term == state->term)
+        return;
     const trm_raft_member *member = trm_raft_members_find(&n->members, n->id);
-    if ((n->role != TRM_RAFT_LEADER || n->role_term != state->term) && (!member || !member->voter) &&
-        !state->change_pending)
+    if ((!member || !member->voter) && !state->change_pending && !n->counted_on)
         world_fail(w, "n%" PRIu64 " leads and is no voter", n->id);
-    if (n->role != TRM_RAFT_LEADER || n->role_term != state->term)
-        becomes_leader(w, n, state);
+    becomes_leader(w, n, state);
+}
+
+void check_received(node *n, const trm_raft_message *message)
+{
+    bool asks = message->type == TRM_RAFT_PRE_VOTE || message->type == TRM_RAFT_VOTE;
+    if (asks && message->index > n->commit)
+        n->counted_on = true;
+    if (message->type == TRM_RAFT_APPEND && message->term >= n->hard.term)
+        n->counted_on = false;
 }
 
 void check_reads(world *w, node *n)

@@ -168,6 +168,7 @@ void node_stop(world *w, node *n, bool power, uint64_t down_ns)
     n->machine_must_crash = n->disk_full = n->wants_down = false;
     n->receiving = n->broken = n->saving = false;
     n->role = TRM_RAFT_FOLLOWER;
+    n->counted_on = false;
     if (down_ns != UINT64_MAX)
         world_add(w, EVENT_START, down_ns, n->slot, n->life, NULL);
 }
@@ -290,6 +291,7 @@ void node_arrive(world *w, node *n, const letter *what)
     if (what->garbled)
         world_fail(w, "a garbled message is read");
     trace_message(w, "recv", &message);
+    check_received(n, &message);
     trm_status status = trm_raft_receive(n->raft, &message, node_clock(w, n), &err);
     if (status != TRM_OK)
         world_fail(w, "n%" PRIu64 " refuses a message: %s: %s", n->id, trm_status_name(status), err.text);

@@ -148,6 +148,7 @@ typedef struct node {
     uint64_t commit;
     trm_raft_role role;
     uint64_t role_term;
+    bool counted_on; /* another takes it for a voter, by an entry that it does not know to be committed */
     trm_raft_members members; /* the last known */
 } node;
 
@@ -374,6 +375,8 @@ node *leader_now(world *w);
 void check_append(world *w, node *n, const trm_raft_entry *entries, size_t len);
 /* A message leaves. */
 void check_message(world *w, node *n, const trm_raft_message *message);
+/* A message is about to be received. */
+void check_received(node *n, const trm_raft_message *message);
 /* An entry is applied; returns nothing, the hash goes on in the machine. */
 void check_apply(world *w, node *n, const trm_raft_entry *entry);
 /* What a node in memory is, compared with before. */
