@@ -4,7 +4,7 @@
  *     rot …     spoils its memory, and kills nothing …
  *     use …     … but this does, once its memory is spoilt
  *     sulk …    kills it the first time that there is no file `once`, which it makes
- *     slow …    takes `ms` milliseconds
+ *     wait …    waits until there is a file `gate`
  */
 #include "jobs/trireme.h"
 
@@ -61,8 +61,8 @@ static int map(trm_task *task, const trm_record *record)
         if (fd >= 0)
             return die(task);
     }
-    if (begins(record, "slow"))
-        usleep((unsigned)trm_param_int(task, "ms") * 1000);
+    while (begins(record, "wait") && access(trm_param_string(task, "gate"), F_OK) != 0)
+        usleep(1000);
     const char *at = record->data, *end = at + record->len;
     while (at < end) {
         const char *space = memchr(at, ' ', (size_t)(end - at));
@@ -75,7 +75,7 @@ static int map(trm_task *task, const trm_record *record)
 
 static const trm_param params[] = {{"how", TRM_PARAM_STRING, "segfault", "in which way it dies", 0, 0},
                                    {"once", TRM_PARAM_STRING, "/dev/null", "the file", 0, 0},
-                                   {"ms", TRM_PARAM_INT, "1", "of a slow record", 0, 0},
+                                   {"gate", TRM_PARAM_STRING, "/dev/null", "the file", 0, 0},
                                    {NULL, TRM_PARAM_STRING, NULL, NULL, 0, 0}};
 
 TRM_EXPORT_JOB = {TRM_JOB_HEADER,           .name = "poison",     .help = "counts words that may kill it",
