@@ -342,6 +342,23 @@ void trm_pulse_decode(trm_pulse *self, trm_reader *in)
     self->dropped = trm_get_varint(in);
 }
 
+void trm_begun_encode(const trm_begun *self, trm_writer *out)
+{
+    trm_put_u8(out, self->phase);
+    trm_put_varint(out, self->task);
+    trm_put_varint(out, self->attempt);
+    trm_put_varint(out, self->ms);
+}
+
+void trm_begun_decode(trm_begun *self, trm_reader *in)
+{
+    memset(self, 0, sizeof *self);
+    get_phase_with(in, &self->phase, 0);
+    self->task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1);
+    self->attempt = get_u32_varint(in);
+    self->ms = get_u32_varint(in);
+}
+
 void trm_begin_encode(const trm_begin *self, trm_writer *out)
 {
     trm_put_varint(out, self->voters_wanted);

@@ -11,7 +11,7 @@
  *       │ ◀──────────────── SETTLED ─ │   … and that is decided: forget their reports
  *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
  *       │ ── LOST ──────────────────▶ │   a committed map output cannot be read any more
- *       │ ── PULSE ─────────────────▶ │   alive, and how far (every TRM_PULSE_MS)
+ *       │ ── PULSE ─────────────────▶ │   alive, how far, and what runs since when (every TRM_PULSE_MS)
  *       │ ◀───────────────── LEADS ── │   alive, and in which term (every TRM_MASTER_PULSE_MS; no body)
  *       │ ── LEAVING ───────────────▶ │   a signal has come to this rank: it goes (no body)
  *       │ ◀─────────────────── END ── │   the job is over: clean up
@@ -41,7 +41,7 @@
 #include "runtime/status.h"
 
 #define TRM_WIRE_MAGIC 0x574d5254u /* "TRMW" */
-#define TRM_WIRE_VERSION 4u
+#define TRM_WIRE_VERSION 5u
 #define TRM_WIRE_HEADER_BYTES 28u
 #define TRM_PULSE_MS 200u
 #define TRM_MASTER_PULSE_MS 1000u
@@ -208,6 +208,14 @@ typedef struct trm_pulse {
     uint64_t dropped;       /* messages not obeyed */
 } trm_pulse;
 
+/* After a trm_pulse, as often as there are any: an attempt that runs in an executor, TRM_EXECUTORS_MAX at
+ * most. Those that are held and not named wait. */
+typedef struct trm_begun {
+    uint8_t phase;
+    uint32_t task, attempt;
+    uint32_t ms; /* since it began, saturating */
+} trm_begun;
+
 typedef struct trm_end {
     uint32_t exit_code;
     bool keep_runs; /* interrupted: leave finished runs for the launch that resumes */
@@ -268,6 +276,8 @@ void trm_held_encode(const trm_held *self, trm_writer *out); /* HELD */
 void trm_held_decode(trm_held *self, trm_reader *in);
 void trm_pulse_encode(const trm_pulse *self, trm_writer *out);
 void trm_pulse_decode(trm_pulse *self, trm_reader *in);
+void trm_begun_encode(const trm_begun *self, trm_writer *out);
+void trm_begun_decode(trm_begun *self, trm_reader *in);
 void trm_end_encode(const trm_end *self, trm_writer *out);
 void trm_end_decode(trm_end *self, trm_reader *in);
 void trm_fetch_encode(const trm_fetch *self, trm_writer *out);

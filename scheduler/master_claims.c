@@ -47,7 +47,8 @@ static void claim_one(trm_master *self, uint32_t from, const trm_order *order)
     task->state = SOFT_RUNNING;
     task->rank = from;
     task->attempt = order->attempt;
-    task->ordered_ms = (uint32_t)(self->now_ns / MS);
+    task->since_ms = (uint32_t)(self->now_ns / MS);
+    task->begun = 0;
     task_list_put(&self->ranks[from].running[order->phase], in->task, number);
     in->running++;
 }

@@ -387,14 +387,22 @@ void master_pulse(trm_master *self, uint32_t from, trm_reader *body)
 {
     master_rank *rank = &self->ranks[from];
     trm_pulse pulse;
+    trm_begun begun;
     trm_pulse_decode(&pulse, body);
-    if (!trm_reader_done(body)) {
+    trm_reader list = *body, check = *body;
+    while (trm_reader_left(&check) && trm_reader_ok(&check))
+        trm_begun_decode(&begun, &check);
+    if (!trm_reader_ok(&check)) {
         self->dropped++;
         return;
     }
     rank->pulse = pulse;
     if (!self->job || rank->state != RANK_READY)
         return;
+    while (trm_reader_left(&list)) {
+        trm_begun_decode(&begun, &list);
+        master_twins_begun(self, from, &begun);
+    }
     bool idle = !pulse.running && !pulse.queued && in_hand(rank);
     bool stuck = !pulse.running && pulse.queued && rank->running[TRM_PHASE_REDUCE].count;
     rank->idle_pulses = idle ? rank->idle_pulses + 1 : 0;

@@ -53,8 +53,7 @@
 #define COMMIT_ITEMS_MAX 8192u
 #define BACKLOG_BYTES_MAX (4u << 20) /* of commands that the log has not taken: then no new orders */
 #define OUTPUTS_FRAME_MAX 4096u
-#define OUTPUTS_RANK_US 10u /* of silence a rank between two OUTPUTS: with many ranks more is told at once   \
-                             */
+#define OUTPUTS_RANK_US 10u /* of silence a rank between two OUTPUTS: many are told more at once */
 #define REFS_MAX 4096u      /* of a LOST or an ADOPT */
 #define PUBLISH_BATCH_MAX 256u
 #define SAMPLE_TASKS_MAX 64u
@@ -92,7 +91,8 @@ typedef struct master_rank {
     uint64_t heard_ns, pause_ns, setup_ns;
     task_list running[TRM_PHASES];
     task_list home;    /* reduces that wait, at home here */
-    uint32_t twins;    /* second attempts here */
+    uint32_t twins;    /* second attempts here … */
+    uint32_t unbegun;  /* … of reduces, that have not begun */
     uint32_t slow;     /* tasks in a row that others have done before it */
     size_t outputs_at; /* how far OUTPUTS has told */
     uint32_t strikes, struck_task, refusals, idle_pulses, stuck_pulses;
@@ -355,6 +355,8 @@ void master_twin_cancel(trm_master *self, unsigned phase, uint32_t task); /* if 
 void master_twins_of_lost_rank(trm_master *self, uint32_t rank);
 /* A second rank holds the task. */
 void master_twin_claimed(trm_master *self, uint32_t from, unsigned phase, uint32_t task, uint32_t attempt);
+/* What the rank says to run, of a frame that is whole. */
+void master_twins_begun(trm_master *self, uint32_t from, const trm_begun *said);
 void master_twins_forgive(trm_master *self); /* the loop stood still */
 
 /* ---- master_outputs.c ---- */

@@ -12,7 +12,10 @@
  * One of both is committed, as of any two attempts: the job table takes one. Nothing of it is
  * replicated; a master that follows another takes what it is told in CLAIM, the second one of a task as
  * its twin. Jobs lose nothing by it but work of executors that were idle. A rank that only loses
- * is set aside, until nothing moves without it. */
+ * is set aside, until nothing moves without it.
+ *
+ * What waits behind a long task of its executor is overdue as well, counted from its order, so that an idle
+ * one can do it; but its rank has not lost a race by that. PULSE says what has begun. */
 #include "scheduler/master_self.h"
 
 #include "runtime/diag.h"
@@ -34,7 +37,8 @@
 struct master_twin {
     struct master_twin *next;
     uint8_t phase;
-    uint32_t task, rank, attempt, ordered_ms;
+    bool begun; /* as of a soft_task */
+    uint32_t task, rank, attempt, since_ms;
 };
 
 static master_twin *twin_of(const trm_master *self, unsigned phase, uint32_t task)
@@ -54,6 +58,7 @@ static void twin_free(trm_master *self, master_twin *twin)
     self->phase[twin->phase].task[twin->task].twinned = 0;
     self->phase[twin->phase].twins--;
     self->ranks[twin->rank].twins--;
+    self->ranks[twin->rank].unbegun -= twin->phase == TRM_PHASE_REDUCE && !twin->begun;
     self->twins_count--;
     free(twin);
 }
@@ -69,12 +74,13 @@ static master_twin *twin_make(trm_master *self, unsigned phase, uint32_t task, u
                           .task = task,
                           .rank = rank,
                           .attempt = attempt,
-                          .ordered_ms = (uint32_t)(self->now_ns / MS)};
+                          .since_ms = (uint32_t)(self->now_ns / MS)};
     self->twins = twin;
     self->twins_count++;
     self->phase[phase].twins++;
     self->phase[phase].task[task].twinned = 1;
     self->ranks[rank].twins++;
+    self->ranks[rank].unbegun += phase == TRM_PHASE_REDUCE;
     return twin;
 }
 
@@ -120,12 +126,37 @@ bool master_twin_promote(trm_master *self, unsigned phase, uint32_t number)
     task_list_remove(&self->ranks[task->rank].running[phase], tasks, number);
     task->rank = twin->rank;
     task->attempt = twin->attempt;
+    task->since_ms = twin->since_ms;
+    task->begun = twin->begun;
     task_list_put(&self->ranks[task->rank].running[phase], tasks, number);
     twin_free(self, twin);
     return true;
 }
 
-/* Whether the rank is too slow for too long. */
+/* About what the task should take; 0: unknown. A map of a larger split takes longer. */
+static uint64_t expected_us(const trm_master *self, unsigned phase, uint32_t number)
+{
+    const trm_plan *plan = &self->config.submission->plan;
+    uint64_t us = self->phase[phase].task_us;
+    if (phase == TRM_PHASE_REDUCE || !plan->begin || !plan->bytes)
+        return us;
+    uint32_t map = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, number) : number;
+    double bytes = (double)(plan->begin[map + 1] - plan->begin[map]);
+    double share = bytes * plan->tasks / (double)plan->bytes;
+    return share > 1 ? (uint64_t)((double)us * share) : us;
+}
+
+static bool is_overdue(const trm_master *self, unsigned phase, uint32_t number, uint32_t since_ms)
+{
+    uint32_t ms = (uint32_t)(self->now_ns / MS) - since_ms;
+    uint64_t us = expected_us(self, phase, number);
+    if (!us)
+        return ms > OVERDUE_BLIND_MS;
+    return ms > OVERDUE_MS_MIN && (uint64_t)ms * 1000 > us * OVERDUE_FACTOR;
+}
+
+/* Whether the rank is too slow for too long. What only waits there, behind a task that may take long with
+ * good reason, says nothing of it. */
 static void slow(trm_master *self, uint32_t number)
 {
     if (++self->ranks[number].slow >= SLOW_MAX)
@@ -136,12 +167,13 @@ static void take_over(trm_master *self, unsigned phase, uint32_t number, bool wo
 {
     const soft_task *task = &self->phase[phase].task[number];
     uint32_t loser = task->rank, attempt = task->attempt;
+    bool slowly = task->begun && is_overdue(self, phase, number, task->since_ms);
     self->twins_won += won;
     if (won && self->phase[phase].doubled) /* one that was claimed has not been counted */
         self->phase[phase].doubled--;
     master_twin_promote(self, phase, number);
     cancel(self, loser, phase, number, attempt);
-    if (won && task->rank != loser)
+    if (won && slowly && task->rank != loser)
         slow(self, loser);
 }
 
@@ -187,47 +219,62 @@ void master_twin_claimed(trm_master *self, uint32_t from, unsigned phase, uint32
 
 /* ---- Which tasks ----------------------------------------------------------------------------- */
 
-/* About what the task should take; 0: unknown. A map of a larger split takes longer. */
-static uint64_t expected_us(const trm_master *self, unsigned phase, uint32_t number)
+static uint32_t begin_of(const trm_master *self, const trm_begun *said)
 {
-    const trm_plan *plan = &self->config.submission->plan;
-    uint64_t us = self->phase[phase].task_us;
-    if (phase == TRM_PHASE_REDUCE || !plan->begin || !plan->bytes)
-        return us;
-    uint32_t map = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, number) : number;
-    double bytes = (double)(plan->begin[map + 1] - plan->begin[map]);
-    double share = bytes * plan->tasks / (double)plan->bytes;
-    return share > 1 ? (uint64_t)((double)us * share) : us;
+    return (uint32_t)(self->now_ns / MS) - said->ms;
 }
 
-static bool is_overdue(const trm_master *self, unsigned phase, uint32_t number, uint32_t ordered_ms)
+void master_twins_begun(trm_master *self, uint32_t from, const trm_begun *said)
 {
-    uint32_t ms = (uint32_t)(self->now_ns / MS) - ordered_ms;
-    uint64_t us = expected_us(self, phase, number);
-    if (!us)
-        return ms > OVERDUE_BLIND_MS;
-    return ms > OVERDUE_MS_MIN && (uint64_t)ms * 1000 > us * OVERDUE_FACTOR;
+    master_phase *in = &self->phase[said->phase];
+    bool sample = said->phase == TRM_PHASE_SAMPLE && in->tasks;
+    uint32_t number = sample ? master_sample_of_task(self, said->task) : said->task;
+    soft_task *task = number < in->tasks ? &in->task[number] : NULL;
+    if (!task || task->state != SOFT_RUNNING)
+        return;
+    master_twin *twin = twin_of(self, said->phase, number);
+    if (task->rank == from && task->attempt == said->attempt && !task->begun) {
+        task->begun = 1;
+        task->since_ms = begin_of(self, said);
+    } else if (twin && twin->rank == from && twin->attempt == said->attempt && !twin->begun) {
+        twin->begun = true;
+        self->ranks[from].unbegun -= twin->phase == TRM_PHASE_REDUCE;
+        twin->since_ms = begin_of(self, said);
+    }
 }
 
 /* The loop stood still: no task has taken long because of that. */
 void master_twins_forgive(trm_master *self)
 {
     for (master_twin *at = self->twins; at; at = at->next)
-        at->ordered_ms = (uint32_t)(self->now_ns / MS);
+        at->since_ms = (uint32_t)(self->now_ns / MS);
     for (uint32_t i = 0; i < self->config.ranks; i++)
         for (unsigned phase = 0; phase < TRM_PHASES; phase++)
             for (uint32_t task = self->ranks[i].running[phase].first; task != NO_TASK;
                  task = self->phase[phase].task[task].next)
-                self->phase[phase].task[task].ordered_ms = (uint32_t)(self->now_ns / MS);
+                self->phase[phase].task[task].since_ms = (uint32_t)(self->now_ns / MS);
+}
+
+/* Twins, and reduces that hold an executor of the rank: while maps are made again those that have not begun
+ * wait for these. */
+static uint32_t twins_and_reduces(const trm_master *self, const master_rank *rank)
+{
+    const task_list *list = &rank->running[TRM_PHASE_REDUCE];
+    const soft_task *tasks = self->phase[TRM_PHASE_REDUCE].task;
+    uint32_t count = rank->twins - rank->unbegun;
+    if (master_maps_are_live(self))
+        return list->count + rank->twins;
+    for (uint32_t task = list->first; task != NO_TASK; task = tasks[task].next)
+        count += tasks[task].begun;
+    return count;
 }
 
 static uint32_t idle_executors(const trm_master *self, uint32_t number)
 {
     const master_rank *rank = &self->ranks[number];
-    uint32_t busy = rank->twins;
-    bool reduces_run = master_maps_are_live(self); /* else they wait for what is made again */
-    for (unsigned phase = 0; phase < TRM_PHASES; phase++)
-        busy += phase != TRM_PHASE_REDUCE || reduces_run ? rank->running[phase].count : 0;
+    uint32_t busy = twins_and_reduces(self, rank);
+    for (unsigned phase = 0; phase < TRM_PHASE_REDUCE; phase++)
+        busy += rank->running[phase].count;
     bool may = master_rank_works(rank) && rank->claimed && !rank->setup_due && self->now_ns >= rank->pause_ns;
     return may && busy < rank->executors ? rank->executors - busy : 0;
 }
@@ -255,9 +302,11 @@ static void move(trm_master *self, unsigned phase, uint32_t number)
 {
     const soft_task *task = &self->phase[phase].task[number];
     uint32_t rank = task->rank, attempt = task->attempt;
+    bool slowly = task->begun;
     master_task_return(self, phase, number, "its executor is slow");
     cancel(self, rank, phase, number, attempt);
-    slow(self, rank);
+    if (slowly)
+        slow(self, rank);
 }
 
 static bool send_twin(trm_master *self, unsigned phase, uint32_t number, uint32_t to)
@@ -292,14 +341,15 @@ static bool may_be_doubled(const trm_master *self, unsigned phase, uint32_t numb
     bool pays = in->task_us && in->doubled < TWINS_FREE + in->tasks / TWINS_SHARE;
     bool share = pays || !in->twins || (in->task_us && self->ranks[task->rank].aside);
     return !task->twinned && task->doubled < TWINS_OF_TASK_MAX && share &&
-           is_overdue(self, phase, number, task->ordered_ms);
+           is_overdue(self, phase, number, task->since_ms);
 }
 
-/* A twin that is no faster: perhaps a third one is. */
+/* A twin that is no faster: perhaps a third one is. It was given to an idle executor: if it has not begun,
+ * its rank is to blame for that as well. */
 static void drop_slow_twin(trm_master *self, unsigned phase, uint32_t number)
 {
     const master_twin *twin = twin_of(self, phase, number);
-    if (!twin || !is_overdue(self, phase, number, twin->ordered_ms) ||
+    if (!twin || !is_overdue(self, phase, number, twin->since_ms) ||
         self->phase[phase].task[number].doubled == TWINS_OF_TASK_MAX)
         return;
     uint32_t rank = twin->rank;
@@ -316,7 +366,7 @@ static bool double_tasks_of(trm_master *self, unsigned phase, uint32_t number)
     for (uint32_t task = self->ranks[number].running[phase].first; task != NO_TASK; task = next) {
         next = tasks[task].next;
         if (tasks[task].hunted && !self->spec->task_timeout_ms &&
-            is_overdue(self, phase, task, tasks[task].ordered_ms)) {
+            is_overdue(self, phase, task, tasks[task].since_ms)) {
             move(self, phase, task);
             return true; /* the list is another now */
         }

@@ -303,6 +303,22 @@ static unsigned find_running(const trm_crew *self, unsigned executor)
     return idle && !member->condemned ? member->queued : 0;
 }
 
+bool trm_crew_begun(const trm_crew *self, uint32_t executor, uint64_t now_ns, trm_begun *out)
+{
+    const trm_crew_member *member = &self->member[executor];
+    uint64_t began_ns = __atomic_load_n(&self->lanes.lane[executor].board.began_ns, __ATOMIC_ACQUIRE);
+    unsigned running = began_ns ? find_running(self, executor) : member->queued;
+    if (running >= member->queued)
+        return false;
+    const trm_order *order = &member->queue[(member->first + running) % TRM_CREW_QUEUE_MAX];
+    uint64_t ms = now_ns > began_ns ? (now_ns - began_ns) / TRM_NS_PER_MS : 0;
+    *out = (trm_begun){.phase = order->phase,
+                       .task = order->task,
+                       .attempt = order->attempt,
+                       .ms = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX};
+    return true;
+}
+
 /* Lists what it had, the running one first. */
 static void list_lost(trm_crew *self, unsigned executor, trm_crew_event *out)
 {

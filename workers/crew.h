@@ -97,6 +97,8 @@ trm_status trm_crew_next(trm_crew *self, trm_crew_event *out);
 unsigned trm_crew_fds(const trm_crew *self, int *out, unsigned max);
 /* Bytes and records read by running attempts so far, from the board. */
 void trm_crew_progress(const trm_crew *self, uint64_t *bytes_in, uint64_t *records_in, uint32_t *running);
+/* What that executor runs, and since when by trm_clock_now_ns; false: nothing. */
+bool trm_crew_begun(const trm_crew *self, uint32_t executor, uint64_t now_ns, trm_begun *out);
 
 /* Ends executors and supervisor (SIGTERM, then SIGKILL after `grace_ms`), reaps, removes
  * scratch unless kept, frees. Safe in every state. */

@@ -364,7 +364,12 @@ static void say_pulse(trm_worker *self, uint64_t now_ns)
     }
     if (self->shuffle)
         pulse.fetched_bytes = trm_shuffle_fetched_bytes(self->shuffle);
-    trm_pulse_encode(&pulse, trm_sender_begin(&self->sender, TRM_WIRE_PULSE));
+    trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_PULSE);
+    trm_pulse_encode(&pulse, frame);
+    trm_begun begun;
+    for (uint32_t i = 0; self->crew && i < self->executors; i++)
+        if (trm_crew_begun(self->crew, i, now_ns, &begun))
+            trm_begun_encode(&begun, frame);
     trm_sender_send(&self->sender, self->master); /* one that finds no room is not missed */
     self->pulse_ns = now_ns + TRM_PULSE_MS * MS;
 }

@@ -83,6 +83,7 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
     trm_output_at output;
     trm_store store;
     trm_pulse pulse;
+    trm_begun begun;
     trm_fetch fetch;
     switch (type) {
     case TRM_WIRE_CLAIM: /* its head; what follows is as in ORDER */
@@ -108,6 +109,12 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
     case TRM_WIRE_PULSE:
         trm_pulse_decode(&pulse, in);
         trm_pulse_encode(&pulse, out);
+        if (trm_reader_ok(in) && trm_reader_left(in)) { /* the first of the list */
+            trm_begun_decode(&begun, in);
+            check(begun.phase < TRM_PHASES && begun.task < TRM_TASKS_MAX);
+            if (trm_reader_ok(in))
+                trm_begun_encode(&begun, out);
+        }
         break;
     case TRM_WIRE_FETCH:
         trm_fetch_decode(&fetch, in);

@@ -202,6 +202,24 @@ static uint32_t running_count(const sim_worker *self)
     return count;
 }
 
+static void say_pulse(sim_worker *self)
+{
+    trm_pulse pulse = {.running = running_count(self),
+                       .queued = (uint32_t)(self->queue_count - self->queue_at)};
+    trm_writer *frame = begin(self, TRM_WIRE_PULSE);
+    trm_pulse_encode(&pulse, frame);
+    for (uint32_t i = 0; i < self->config.executors; i++) {
+        const running *it = &self->executor[i];
+        trm_begun begun = {.phase = it->order.phase,
+                           .task = it->order.task,
+                           .attempt = it->order.attempt,
+                           .ms = (uint32_t)((self->now_ns - it->begin_ns) / TRM_NS_PER_MS)};
+        if (it->end_ns)
+            trm_begun_encode(&begun, frame);
+    }
+    send(self);
+}
+
 /* ---- What is held -------------------------------------------------------------------------- */
 
 static void report(sim_worker *self, const trm_report *report)
@@ -608,10 +626,7 @@ void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
     if (self->attached && (self->claim_due || self->ledger.due_bytes) && now_ns + FULL_NS < *wake_ns)
         *wake_ns = now_ns + FULL_NS;
     if (self->hello_sent && now_ns >= self->pulse_ns) {
-        trm_pulse pulse = {.running = running_count(self),
-                           .queued = (uint32_t)(self->queue_count - self->queue_at)};
-        trm_pulse_encode(&pulse, begin(self, TRM_WIRE_PULSE));
-        send(self);
+        say_pulse(self);
         self->pulse_ns = now_ns + PULSE_NS;
     }
     if (self->hello_sent && self->pulse_ns < *wake_ns)

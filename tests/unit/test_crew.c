@@ -550,6 +550,11 @@ static void an_order_that_runs_can_be_cancelled(void **state)
     pid_t pid = executor_pid(&it, 1);
     while (!__atomic_load_n(&it.crew->lanes.lane[1].board.began_ns, __ATOMIC_ACQUIRE))
         poll(NULL, 0, 1);
+    trm_begun begun;
+    assert_false(trm_crew_begun(it.crew, 0, trm_clock_now_ns(), &begun));
+    assert_true(trm_crew_begun(it.crew, 1, trm_clock_now_ns() + 7000 * TRM_NS_PER_MS, &begun));
+    assert_true(begun.phase == orders[0].phase && begun.task == LOOP && begun.attempt == orders[0].attempt);
+    assert_true(begun.ms >= 7000);
     kill(pid, SIGSTOP);
     assert_true(trm_crew_cancel(it.crew, &orders[0]));
     assert_true(trm_crew_cancel(it.crew, &orders[0])); /* told twice */

@@ -25,7 +25,8 @@
 
 typedef struct given {
     uint32_t to;
-    bool cancelled; /* … since */
+    bool cancelled, done; /* … since */
+    uint64_t began_ns;    /* 0: it has not begun, as far as was said */
     trm_order order;
 } given;
 
@@ -41,6 +42,7 @@ typedef struct world {
     uint64_t now_ns, term;
     given given[ORDERS_MAX]; /* all that was ordered, in order */
     unsigned count;
+    unsigned runs[RANKS]; /* how many of what it was ordered the rank says to run, the oldest ones */
 } world;
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
@@ -105,15 +107,28 @@ static void say_claim(world *self, uint32_t from)
     trm_writer_close(&body);
 }
 
-static void say_pulse(world *self, uint32_t from, const trm_pulse *pulse)
+static void say_pulse(world *self, uint32_t from)
 {
     trm_writer body = {0};
-    trm_pulse_encode(pulse, &body);
+    trm_pulse_encode(&(trm_pulse){.running = 1}, &body);
+    for (unsigned i = 0, runs = 0; i < self->count && runs < self->runs[from]; i++) {
+        given *at = &self->given[i];
+        if (at->to != from || at->done || at->cancelled)
+            continue;
+        if (!at->began_ns)
+            at->began_ns = self->now_ns;
+        trm_begun begun = {.phase = at->order.phase,
+                           .task = at->order.task,
+                           .attempt = at->order.attempt,
+                           .ms = (uint32_t)((self->now_ns - at->began_ns) / MS)};
+        trm_begun_encode(&begun, &body);
+        runs++;
+    }
     hear(self, from, TRM_WIRE_PULSE, &body);
     trm_writer_close(&body);
 }
 
-static void say_report(world *self, const given *of, trm_status status, uint64_t took_ms)
+static void say_report(world *self, given *of, trm_status status, uint64_t took_ms)
 {
     static const uint8_t keys[] = {1, 'k'};
     trm_writer body = {0};
@@ -131,6 +146,7 @@ static void say_report(world *self, const given *of, trm_status status, uint64_t
         report.output_bytes = 100;
         report.output_records = 1;
     }
+    of->done = true;
     trm_report_encode(&report, &body);
     hear(self, of->to, TRM_WIRE_REPORT, &body);
     trm_writer_close(&body);
@@ -144,7 +160,7 @@ static void wait_ms(world *self, uint64_t ms)
         uint64_t wake_ns = UINT64_MAX;
         if (self->now_ns / MS % TRM_PULSE_MS == 0)
             for (uint32_t i = 0; i < RANKS; i++)
-                say_pulse(self, i, &(trm_pulse){.running = 1});
+                say_pulse(self, i);
         while (trm_master_step(self->master, self->now_ns, self->now_ns / MS, &wake_ns))
             ;
     }
@@ -161,7 +177,7 @@ static void claim_all(world *self)
 /* ---- What was ordered --------------------------------------------------------------------------- */
 
 /* The last order of the task; NULL: it was never ordered. */
-static const given *order_of(const world *self, trm_phase phase, uint32_t task)
+static given *order_of(world *self, trm_phase phase, uint32_t task)
 {
     for (unsigned i = self->count; i-- > 0;)
         if (self->given[i].order.phase == phase && self->given[i].order.task == task)
@@ -227,12 +243,12 @@ static void end(world *self)
 }
 
 static world *begin_with_ranks(uint32_t tasks, uint32_t partitions, bool range_partitioned,
-                               uint32_t executors)
+                               const uint32_t executors[RANKS])
 {
     world *self = begin(tasks, partitions, range_partitioned);
     wait_ms(self, SET_UP_MS);
     for (uint32_t i = 0; i < RANKS; i++)
-        say_hello(self, i, executors);
+        say_hello(self, i, executors[i]);
     wait_ms(self, SET_UP_MS);
     claim_all(self);
     return self;
@@ -246,7 +262,7 @@ static void a_sample_that_was_not_taken_is_taken_again(void **state)
 {
     static const trm_status reasons[] = {TRM_AGAIN, TRM_EFENCED, TRM_EPEER};
     for (unsigned i = 0; i < sizeof reasons / sizeof reasons[0]; i++) {
-        world *self = begin_with_ranks(4, 3, true, 2);
+        world *self = begin_with_ranks(4, 3, true, (uint32_t[]){2, 2});
         assert_int_equal(orders_of(self, TRM_PHASE_SAMPLE), 4);
         for (uint32_t task = 1; task < 4; task++)
             say_report(self, order_of(self, TRM_PHASE_SAMPLE, task), TRM_OK, 1);
@@ -264,7 +280,7 @@ static void a_sample_that_was_not_taken_is_taken_again(void **state)
 /* Its map will fail in earnest. */
 static void a_sample_that_fails_is_left_out(void **state)
 {
-    world *self = begin_with_ranks(4, 3, true, 2);
+    world *self = begin_with_ranks(4, 3, true, (uint32_t[]){2, 2});
     for (uint32_t task = 0; task < 4; task++)
         say_report(self, order_of(self, TRM_PHASE_SAMPLE, task), task ? TRM_OK : TRM_EKERNEL, 1);
     wait_ms(self, PAUSE_MS);
@@ -274,11 +290,58 @@ static void a_sample_that_fails_is_left_out(void **state)
     end(self);
 }
 
+/* ---- Stragglers ------------------------------------------------------------------------------------ */
+
+/* An attempt that was given to rank 1 though rank 0 has its task, and has not ended; NULL: there is none. */
+static given *open_twin(world *self)
+{
+    for (unsigned i = 0; i < self->count; i++) {
+        given *at = &self->given[i];
+        if (at->to == 1 && !at->done && !at->cancelled)
+            return at;
+    }
+    return NULL;
+}
+
+/* Rank 0 is given nearly all maps and ends none of them, rank 1 is soon done with its own and does those of
+ * rank 0 as well. Whether rank 0 is given reduces then. */
+static bool is_trusted_when_others_do_its_tasks(unsigned runs)
+{
+    world *self = begin_with_ranks(20, 8, false, (uint32_t[]){8, 2});
+    unsigned reduces = 0;
+    self->runs[0] = runs;
+    wait_ms(self, 100);
+    for (unsigned i = 0; i < ORDERS_MAX && !orders_of(self, TRM_PHASE_REDUCE); i++) {
+        given *twin = open_twin(self);
+        if (twin)
+            say_report(self, twin, TRM_OK, 100);
+        wait_ms(self, 100);
+    }
+    for (unsigned i = 0; i < self->count; i++)
+        reduces += self->given[i].to == 0 && self->given[i].order.phase == TRM_PHASE_REDUCE;
+    assert_true(orders_of(self, TRM_PHASE_REDUCE) > 0);
+    end(self);
+    return reduces > 0;
+}
+
+static void a_rank_that_runs_slowly_is_set_aside(void **state)
+{
+    assert_false(is_trusted_when_others_do_its_tasks(8));
+}
+
+/* Behind tasks that may take long with good reason. */
+static void what_only_waits_does_not_set_a_rank_aside(void **state)
+{
+    assert_true(is_trusted_when_others_do_its_tasks(1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sample_that_was_not_taken_is_taken_again),
         cmocka_unit_test(a_sample_that_fails_is_left_out),
+        cmocka_unit_test(a_rank_that_runs_slowly_is_set_aside),
+        cmocka_unit_test(what_only_waits_does_not_set_a_rank_aside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
