@@ -67,7 +67,7 @@ trm_status trm_skipped_write(const trm_skipped *self, trm_fs *fs, trm_err *err)
     if ((size_t)snprintf(dir, sizeof dir, "%s/" TRM_SKIPPED_NAME, self->state_dir) >= sizeof dir)
         return trm_err_set(err, TRM_EOUTPUT, "the path is too long: %.200s…", self->state_dir);
     trm_status status = fs->ops->make_dir(fs, dir, 0, err);
-    if (status == TRM_OK)
+    if (status == TRM_OK || status == TRM_AGAIN) /* whoever has made it may have died before it was durable */
         status = fs->ops->sync_dir(fs, self->state_dir, err);
-    return status == TRM_OK || status == TRM_AGAIN ? write_file(self, fs, dir, err) : status;
+    return status == TRM_OK ? write_file(self, fs, dir, err) : status;
 }

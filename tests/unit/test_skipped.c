@@ -3,6 +3,8 @@
 #include "config.h"
 
 #include "runtime/json_reader.h"
+#include "jobs/names.h"
+#include "tests/support/fs_mem.h"
 #include "tests/support/whole_job.h"
 #include "tests/unit/temp_tree.h"
 #include "workers/skipped.h"
@@ -328,6 +330,27 @@ static void a_record_that_kills_is_named(void **state)
     close_job();
 }
 
+/* The attempt that made the directory died before that was durable. */
+static void what_is_written_aside_is_durable(void **state)
+{
+    static const char path[] = "/state/" TRM_SKIPPED_NAME "/map-00003.record-1";
+    trm_record record = {.data = "bad", .len = 3, .path = "/in"};
+    trm_skipped skipped = {.state_dir = "/state", .epoch = 1, .task = 3, .number = 1, .record = &record};
+    for (uint64_t seed = 0; seed < 16; seed++) {
+        trm_fs *fs = trm_fs_mem_create(seed);
+        trm_file *file;
+        trm_err err = {""};
+        assert_int_equal(trm_fs_make_dirs(fs, "/state", 0, &err), TRM_OK);
+        assert_int_equal(fs->ops->make_dir(fs, "/state/" TRM_SKIPPED_NAME, 0, &err), TRM_OK);
+        assert_int_equal(trm_skipped_write(&skipped, fs, &err), TRM_OK);
+        trm_fs_mem_crash(fs);
+        if (fs->ops->open(fs, path, TRM_FS_READ, &file, &err) != TRM_OK)
+            fail_msg("seed %u: %s", (unsigned)seed, err.text);
+        fs->ops->close(file);
+        trm_fs_mem_destroy(fs);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +364,7 @@ int main(void)
         cmocka_unit_test(a_record_that_fails_is_named),
         cmocka_unit_test(a_line_that_is_too_long_names_none),
         cmocka_unit_test(a_record_that_kills_is_named),
+        cmocka_unit_test(what_is_written_aside_is_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
