@@ -33,6 +33,7 @@ struct trm_adopter {
     store *first, **last; /* the first is being taken */
     unsigned count;
     store *taken; /* whose directories are to be removed at the end */
+    unsigned taken_count;
     bool listed;
     found_run *runs; /* of the first */
     size_t runs_at, runs_count, runs_room;
@@ -131,7 +132,7 @@ static trm_status note_run(const char *name, void *context)
     trm_adopter *self = context;
     found_run run;
     if (!trm_run_name_parse(name, &run.task, &run.epoch, &run.attempt) ||
-        run.epoch != self->first->what.epoch)
+        run.epoch != self->first->what.epoch || self->runs_count == TRM_ADOPT_RUNS_MAX)
         return TRM_OK;
     if (self->runs_count == self->runs_room) {
         size_t room = self->runs_room ? self->runs_room * 2 : 256;
@@ -168,7 +169,6 @@ static void look(trm_adopter *self)
 
 /* ---- Taking ------------------------------------------------------------------------------------ */
 
-/* A run that was being written when its rank died has no index. */
 static found_run *find_taken(trm_adopter *self, const found_run *run)
 {
     for (size_t i = 0; i < self->names_count; i++)
@@ -177,9 +177,11 @@ static found_run *find_taken(trm_adopter *self, const found_run *run)
     return NULL;
 }
 
-/* Without memory for it a name is never given to another run. */
+/* Without room for it a name is never given to another run. */
 static void note_taken(trm_adopter *self, const found_run *run)
 {
+    if (self->names_count == TRM_ADOPT_NAMES_MAX)
+        return;
     if (self->names_count == self->names_room) {
         size_t room = self->names_room ? self->names_room * 2 : 256;
         found_run *grown = realloc(self->names, room * sizeof *grown);
@@ -210,6 +212,7 @@ static trm_status give_name(trm_adopter *self, const found_run *run, const char 
     return status;
 }
 
+/* One that was being written when its rank died has no index, and is left there. */
 static bool take_run(trm_adopter *self, const found_run *run)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
@@ -254,8 +257,14 @@ static void end_store(trm_adopter *self)
         self->last = &self->first;
     self->count--;
     self->listed = false;
+    if (self->taken_count == TRM_ADOPT_TAKEN_MAX) {
+        trm_debug("%s is not removed: there are too many", done->what.path);
+        free(done);
+        return;
+    }
     done->next = self->taken;
     self->taken = done;
+    self->taken_count++;
 }
 
 bool trm_adopter_step(trm_adopter *self, uint32_t master)
