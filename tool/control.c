@@ -272,6 +272,7 @@ static bool lead_step(trm_control *self, uint64_t now_ns, uint64_t wall_ms, uint
         any |= trm_leader_step(self->leader, now_ns, wall_ms, wake_ns);
         if (!trm_leader_is_over(self->leader))
             trm_node_tend(self->node, lives, self, now_ns, wake_ns);
+        trm_node_relieve(self->node, now_ns, wake_ns);
     }
     if (self->leader && trm_leader_failed(self->leader, &end)) { /* others may be able to */
         self->left_alone = trm_node_voters(self->node) > 1;

@@ -22,6 +22,7 @@ struct trm_node {
     uint32_t leader; /* as heard: of a rank without a log */
     uint64_t leader_term;
     uint64_t tend_ns;
+    uint64_t relieve_ns; /* its disk is full: when the lead is to be handed over; 0: it is not */
 };
 
 /* ---- The log of this rank -------------------------------------------------------------------------- */
@@ -259,6 +260,45 @@ bool trm_node_hand_over(trm_node *self, const uint8_t *going, uint64_t now_ns)
             best = peer;
     }
     return best.node != TRM_RAFT_NONE && trm_raft_transfer(core, best.node, now_ns, &err) == TRM_OK;
+}
+
+/* The voter that has the most of what is not written here. */
+static uint64_t find_roomy(trm_node *self, trm_raft *core)
+{
+    trm_raft_state state;
+    trm_raft_peer peer;
+    trm_raft_state_get(core, &state);
+    uint64_t best = TRM_RAFT_NONE, most = state.durable;
+    for (uint32_t rank = 0; rank < self->ground->transport->ranks; rank++) {
+        if (!trm_raft_peer_get(core, rank, &peer) || !peer.voter || !peer.active || peer.match <= most)
+            continue;
+        best = peer.node;
+        most = peer.match;
+    }
+    return best;
+}
+
+void trm_node_relieve(trm_node *self, uint64_t now_ns, uint64_t *wake_ns)
+{
+    trm_replog_state log;
+    trm_err err;
+    if (!self->log || self->failed)
+        return;
+    trm_replog_state_get(self->log, &log);
+    if (log.health != TRM_ENOSPACE || !log.leader) {
+        self->relieve_ns = 0;
+        return;
+    }
+    if (!self->relieve_ns)
+        self->relieve_ns = now_ns + TRM_RELIEVE_MS * TRM_NS_PER_MS;
+    if (now_ns >= self->relieve_ns) {
+        trm_raft *core = trm_replog_raft_core(self->log);
+        uint64_t to = find_roomy(self, core);
+        self->relieve_ns = now_ns + TRM_RELIEVE_MS * TRM_NS_PER_MS;
+        if (to != TRM_RAFT_NONE && trm_raft_transfer(core, to, now_ns, &err) == TRM_OK)
+            trm_warn("there is no room here for the log of the job: rank %u is to lead", (uint32_t)to);
+    }
+    *wake_ns = self->relieve_ns < *wake_ns ? self->relieve_ns : *wake_ns;
 }
 
 /* The next rank that is not a member, of a host that has the fewest of them. */

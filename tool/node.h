@@ -19,7 +19,8 @@
 
 #define TRM_VOTERS_DEFAULT 5u
 #define TRM_SPARE_LEARNERS 2u
-#define TRM_TEND_MS 100u /* between two looks at who is to be a member */
+#define TRM_TEND_MS 100u     /* between two looks at who is to be a member */
+#define TRM_RELIEVE_MS 2000u /* a leader's disk is full for so long, and between two tries to hand over */
 
 typedef struct trm_node trm_node;
 
@@ -59,6 +60,10 @@ void trm_node_tend(trm_node *self, trm_node_lives_cb lives, void *context, uint6
 bool trm_node_may_lose(const trm_node *self, const uint8_t *going);
 /* On the leader: asks a voter that does not go to take the lead. False: there is none. */
 bool trm_node_hand_over(trm_node *self, const uint8_t *going, uint64_t now_ns);
+
+/* On the leader: while its disk has no room, asks a voter that has written what was not written here to take
+ * the lead, once in TRM_RELIEVE_MS. Where all write to one file system nobody has, and it waits for room. */
+void trm_node_relieve(trm_node *self, uint64_t now_ns, uint64_t *wake_ns);
 
 void trm_node_state_get(const trm_node *self, trm_node_state *out);
 uint32_t trm_node_voters(const trm_node *self); /* how many the log has; 0: not known here */

@@ -155,4 +155,32 @@ else
     fail "$name" "$why"
 fi
 
+# The log of the rank that leads, alone, is on a disk that is full: another leads on.
+name='there is no room for the log of the leader: another takes the lead'
+log=$work/out/.trireme/log/e1.r0
+rm -rf "$work/out"
+for _ in $(seq 2000); do seq 1 40; done >"$work/numbers"
+timeout -k 5 "$JOB_SECONDS" "$trireme" run -n 3 --split-size 16 --partitions 3 wordcount "$work/numbers" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+job=$!
+old=
+if ! await 'somebody leads' has_other_leader; then
+    fail "$name" "$why"
+elif mount -t tmpfs -o size=64k trireme-test "$log" 2>/dev/null; then
+    wait $job
+    got=$?
+    umount "$log"
+    if [ $got -ne 0 ]; then
+        fail "$name" "exit status $got"
+    elif ! grep -q 'no room here for the log of the job: rank [12] is to lead' "$work/err"; then
+        fail "$name" 'the lead was not handed over'
+    elif [ "$(parts "$work/out" | awk '{n += $2} END {print n}')" != 80000 ]; then
+        fail "$name" 'the result is another'
+    else
+        nothing_left "$name" && pass "$name"
+    fi
+else
+    wait $job
+    skip "$name" 'no file system can be mounted here'
+fi
+
 finish
