@@ -342,6 +342,24 @@ void trm_pulse_decode(trm_pulse *self, trm_reader *in)
     self->dropped = trm_get_varint(in);
 }
 
+void trm_leads_encode(const trm_leads *self, trm_writer *out)
+{
+    trm_put_varint(out, self->voters);
+    for (uint32_t i = 0; i < self->voters; i++)
+        trm_put_varint(out, self->voter[i]);
+}
+
+void trm_leads_decode(trm_leads *self, trm_reader *in)
+{
+    memset(self, 0, sizeof *self);
+    self->voters = (uint32_t)trm_get_varint_max(in, TRM_LEADS_VOTERS_MAX);
+    for (uint32_t i = 0; i < self->voters; i++) {
+        self->voter[i] = get_u32_varint(in);
+        if (i && self->voter[i] <= self->voter[i - 1])
+            trm_reader_fail(in);
+    }
+}
+
 void trm_begun_encode(const trm_begun *self, trm_writer *out)
 {
     trm_put_u8(out, self->phase);

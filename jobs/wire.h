@@ -12,7 +12,7 @@
  *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
  *       │ ── LOST ──────────────────▶ │   a committed map output cannot be read any more
  *       │ ── PULSE ─────────────────▶ │   alive, how far, and what runs since when (every TRM_PULSE_MS)
- *       │ ◀───────────────── LEADS ── │   alive, and in which term (every TRM_MASTER_PULSE_MS; no body)
+ *       │ ◀───────────────── LEADS ── │   alive, in which term, and who votes (every TRM_MASTER_PULSE_MS)
  *       │ ── LEAVING ───────────────▶ │   a signal has come to this rank: it goes (no body)
  *       │ ◀─────────────────── END ── │   the job is over: clean up
  *       │ ── BYE ───────────────────▶ │   cleaned up
@@ -132,6 +132,13 @@ typedef struct trm_begin {
         uint64_t pid;
     } neighbour[TRM_BEGIN_NEIGHBOURS_MAX];
 } trm_begin;
+
+/* Who votes for the log now, for ranks that keep none: they judge by it whether anybody can lead still. */
+#define TRM_LEADS_VOTERS_MAX 64u
+typedef struct trm_leads {
+    uint32_t voters;                      /* 0: it is not said */
+    uint32_t voter[TRM_LEADS_VOTERS_MAX]; /* ranks, ascending */
+} trm_leads;
 
 /* Records are named by their number within the map task, from 0. A probe runs some of them to see
  * whether the kernel lives through it: it leaves nothing behind, and is never committed. */
@@ -278,6 +285,8 @@ void trm_pulse_encode(const trm_pulse *self, trm_writer *out);
 void trm_pulse_decode(trm_pulse *self, trm_reader *in);
 void trm_begun_encode(const trm_begun *self, trm_writer *out);
 void trm_begun_decode(trm_begun *self, trm_reader *in);
+void trm_leads_encode(const trm_leads *self, trm_writer *out);
+void trm_leads_decode(trm_leads *self, trm_reader *in);
 void trm_end_encode(const trm_end *self, trm_writer *out);
 void trm_end_decode(trm_end *self, trm_reader *in);
 void trm_fetch_encode(const trm_fetch *self, trm_writer *out);

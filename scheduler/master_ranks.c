@@ -444,11 +444,21 @@ void master_bye(trm_master *self, uint32_t from)
 
 /* ---- A step ---------------------------------------------------------------------------------------- */
 
+static void compose_leads(trm_master *self)
+{
+    trm_leads leads = {0};
+    for (uint32_t i = 0; i < self->config.ranks && leads.voters < TRM_LEADS_VOTERS_MAX; i++)
+        if (self->config.is_voter && self->config.is_voter(self->config.is_voter_context, i))
+            leads.voter[leads.voters++] = i;
+    master_frame_begin(self, TRM_WIRE_LEADS);
+    trm_leads_encode(&leads, &self->frame);
+}
+
 static bool pulse_step(trm_master *self, uint64_t *wake_ns)
 {
     bool due = self->now_ns >= self->pulse_ns;
     if (due) {
-        master_frame_begin(self, TRM_WIRE_LEADS);
+        compose_leads(self);
         for (uint32_t i = 0; i < self->config.ranks; i++)
             if (self->ranks[i].state !=
                 RANK_GONE)                  /* its own too: should it not lead any more, it misses it */

@@ -120,6 +120,27 @@ static void take_begin(trm_control *self, uint32_t from, const trm_wire_header *
     free(begin);
 }
 
+static void take_leads(trm_control *self, uint32_t from, const trm_wire_header *header, trm_reader body)
+{
+    trm_leads leads;
+    trm_leads_decode(&leads, &body);
+    if (trm_reader_done(&body))
+        trm_node_hear_leader(self->node, from, header->epoch, header->term, &leads);
+    else
+        self->dropped++;
+}
+
+/* Whoever leads, as far as is known here, is heard. */
+static void hear(trm_control *self, uint32_t from, const trm_wire_header *header)
+{
+    trm_node_state node;
+    if (!self->leaderless_ns)
+        return;
+    trm_node_state_get(self->node, &node);
+    if (node.begun && header->epoch == node.epoch && header->term == node.term && from == node.leader)
+        self->leaderless_ns = 0;
+}
+
 static void take_frame(trm_control *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
                        uint64_t now_ns)
 {
@@ -139,10 +160,9 @@ static void take_frame(trm_control *self, uint32_t from, const trm_wire_header *
             trm_opener_receive(self->opener, from, header, &copy, now_ns);
         return;
     }
-    if (header->type == TRM_WIRE_LEADS) {
-        trm_node_hear_leader(self->node, from, header->epoch, header->term);
-        self->leaderless_ns = 0;
-    }
+    if (header->type == TRM_WIRE_LEADS)
+        take_leads(self, from, header, *body);
+    hear(self, from, header);
     self->config.worker_ops->receive(self->config.worker, from, header, body, now_ns);
 }
 
@@ -225,7 +245,8 @@ void trm_control_rank_dead(trm_control *self, uint32_t rank, uint64_t now_ns)
 }
 
 /* Whether nobody can lead any more: the rank that prepares the launch is dead, or too many of those
- * that vote are. A rank without a log may not know who votes now: then LEADS is heard. */
+ * that vote are. A rank without a log knows from LEADS who votes; should that have changed since, whoever
+ * leads is heard. */
 static bool is_lost(const trm_control *self, const trm_node_state *node)
 {
     if (node->elected)

@@ -108,7 +108,12 @@ static void announce(trm_leader *self, uint64_t term, uint64_t now_ns, uint64_t 
     if (now_ns >= self->announce_ns) {
         trm_writer frame = {0};
         trm_wire_header header = {.type = TRM_WIRE_LEADS, .epoch = self->epoch, .term = term};
+        trm_leads leads = {0};
+        for (uint32_t i = 0; i < transport->ranks && leads.voters < TRM_LEADS_VOTERS_MAX; i++)
+            if (trm_node_is_voter(self->node, i))
+                leads.voter[leads.voters++] = i;
         trm_wire_begin(&frame, &header);
+        trm_leads_encode(&leads, &frame);
         trm_wire_seal(&frame);
         for (uint32_t i = 0; i < transport->ranks && trm_writer_ok(&frame); i++)
             if (i != transport->rank && !self->dead[i] && !self->gather.greeting[i].body)

@@ -16,8 +16,8 @@ struct trm_node {
     bool begun, failed;
     uint64_t epoch;
     uint32_t voters_wanted;
-    trm_raft_members first; /* as BEGIN has them */
-    trm_replog *log;        /* NULL: none yet */
+    trm_raft_members told; /* who votes, as BEGIN and then LEADS have it */
+    trm_replog *log;       /* NULL: none yet */
     trm_replica replica;
     uint32_t leader; /* as heard: of a rank without a log */
     uint64_t leader_term;
@@ -85,7 +85,7 @@ trm_status trm_node_begin(trm_node *self, uint64_t epoch, const trm_begin *begin
     self->begun = true;
     self->epoch = epoch;
     self->voters_wanted = begin->voters_wanted;
-    self->first = members;
+    self->told = members;
     const trm_raft_member *own = trm_raft_members_find(&members, self->ground->transport->rank);
     if (!own)
         return TRM_OK;
@@ -131,12 +131,19 @@ bool trm_node_step(trm_node *self, uint64_t now_ns, uint64_t *wake_ns)
 
 /* ---- Who leads --------------------------------------------------------------------------------------- */
 
-void trm_node_hear_leader(trm_node *self, uint32_t from, uint64_t epoch, uint64_t term)
+void trm_node_hear_leader(trm_node *self, uint32_t from, uint64_t epoch, uint64_t term,
+                          const trm_leads *leads)
 {
+    trm_raft_members voters = {0};
     if (!self->begun || epoch != self->epoch || term < self->leader_term)
         return;
     self->leader = from;
     self->leader_term = term;
+    for (uint32_t i = 0; i < leads->voters; i++)
+        if (trm_raft_members_set(&voters, leads->voter[i], true) != TRM_OK)
+            return; /* more than there can be */
+    if (voters.count)
+        self->told = voters;
 }
 
 void trm_node_state_get(const trm_node *self, trm_node_state *out)
@@ -183,7 +190,7 @@ bool trm_node_is_voter(const trm_node *self, uint32_t rank)
 bool trm_node_is_lost(const trm_node *self, const uint8_t *dead)
 {
     const trm_raft_members *members =
-        self->log ? trm_raft_members_now(trm_replog_raft_core(self->log)) : &self->first;
+        self->log ? trm_raft_members_now(trm_replog_raft_core(self->log)) : &self->told;
     uint32_t voters = 0, gone = 0;
     for (uint32_t i = 0; i < members->count; i++) {
         const trm_raft_member *member = &members->member[i];

@@ -46,8 +46,9 @@ trm_status trm_node_begin(trm_node *self, uint64_t epoch, const trm_begin *begin
                           trm_err *err);
 /* Whether it is a message of the log, taken or dropped; else it is a frame of jobs/wire.h. */
 bool trm_node_receive(trm_node *self, uint32_t from, const uint8_t *bytes, size_t len, uint64_t now_ns);
-/* `from` says that it leads, in this epoch and term. */
-void trm_node_hear_leader(trm_node *self, uint32_t from, uint64_t epoch, uint64_t term);
+/* `from` says that it leads, in this epoch and term, and who votes now. */
+void trm_node_hear_leader(trm_node *self, uint32_t from, uint64_t epoch, uint64_t term,
+                          const trm_leads *leads);
 /* The process of a rank is gone for good. */
 void trm_node_rank_dead(trm_node *self, uint32_t rank, uint64_t now_ns);
 /* Moves the log on while no master does. TRM_OK, or why the log has failed for good. */
@@ -69,7 +70,7 @@ void trm_node_state_get(const trm_node *self, trm_node_state *out);
 uint32_t trm_node_voters(const trm_node *self); /* how many the log has; 0: not known here */
 bool trm_node_is_voter(const trm_node *self, uint32_t rank);
 /* Whether so many voters are `dead` (one byte a rank) that nobody can ever be elected; on a rank without a
- * log, of the first ones. */
+ * log, of those that it was told of last. */
 bool trm_node_is_lost(const trm_node *self, const uint8_t *dead);
 /* NULL: this rank has no log. */
 trm_replica *trm_node_replica(trm_node *self);

@@ -84,6 +84,7 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
     trm_store store;
     trm_pulse pulse;
     trm_begun begun;
+    trm_leads leads;
     trm_fetch fetch;
     switch (type) {
     case TRM_WIRE_CLAIM: /* its head; what follows is as in ORDER */
@@ -115,6 +116,12 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
             if (trm_reader_ok(in))
                 trm_begun_encode(&begun, out);
         }
+        break;
+    case TRM_WIRE_LEADS:
+        trm_leads_decode(&leads, in);
+        check(leads.voters <= TRM_LEADS_VOTERS_MAX);
+        if (trm_reader_ok(in))
+            trm_leads_encode(&leads, out);
         break;
     case TRM_WIRE_FETCH:
         trm_fetch_decode(&fetch, in);
