@@ -32,7 +32,8 @@ typedef struct trm_fault {
     uint32_t called_exit; /* 1: exit() ran */
     uint32_t refused;     /* 1: the last error number was ENOMEM */
     uint64_t address;     /* of the fault */
-    uint64_t data_bytes;  /* in use, as RLIMIT_DATA counts */
+    uint64_t data_bytes;  /* mapped, as RLIMIT_DATA counts … */
+    uint64_t used_bytes;  /* … and resident, without what files are mapped */
 } trm_fault;
 
 typedef struct trm_lane {

@@ -20,6 +20,7 @@
 #define FILES_MAX 65536u          /* a merge has many runs open */
 #define SIGNAL_STACK_BYTES 65536u /* unwinding needs some */
 #define BACKTRACE_MAX 32
+#define STATM_FIELDS 6u
 #define OOM_SCORE "500" /* the system shall end an executor rather than a rank */
 
 /* ---- Descriptors and signals --------------------------------------------------- */
@@ -61,24 +62,26 @@ static void reset_signals(void)
 
 /* ---- Limits --------------------------------------------------------------------- */
 
-/* Field 6 of /proc/self/statm: data and stack, in pages. Used in signal handlers. */
-static uint64_t data_bytes_now(void)
+/* From /proc/self/statm, in pages: field 2 is what is resident, 3 what of that is of files or shared, 6 data
+ * and stack. Used in signal handlers. */
+static void note_memory(trm_fault *out)
 {
     char text[256];
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return;
     ssize_t len = read(fd, text, sizeof text - 1);
     close(fd);
-    uint64_t pages = 0;
+    uint64_t pages[STATM_FIELDS] = {0};
     unsigned field = 0;
-    for (ssize_t i = 0; i < len && field <= 5; i++) {
+    for (ssize_t i = 0; i < len && field < STATM_FIELDS; i++) {
         if (text[i] == ' ')
             field++;
-        else if (field == 5 && text[i] >= '0' && text[i] <= '9')
-            pages = pages * 10 + (uint64_t)(text[i] - '0');
+        else if (text[i] >= '0' && text[i] <= '9')
+            pages[field] = pages[field] * 10 + (uint64_t)(text[i] - '0');
     }
-    return pages * 4096u;
+    out->data_bytes = pages[5] * 4096u;
+    out->used_bytes = pages[1] > pages[2] ? (pages[1] - pages[2]) * 4096u : 0;
 }
 
 uint64_t trm_executor_data_limit_bytes(uint64_t memory_bytes)
@@ -143,7 +146,7 @@ static void note(int number, uint64_t address, int error)
 {
     if (!noted || getpid() != noting_pid)
         return;
-    noted->data_bytes = data_bytes_now();
+    note_memory(noted);
     noted->refused = error == ENOMEM;
     noted->address = address;
     __atomic_store_n(&noted->signal, (uint32_t)number, __ATOMIC_RELEASE);

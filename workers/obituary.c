@@ -13,6 +13,7 @@
 #define WHERE_BYTES 700u
 #define HOW_BYTES 200u
 #define MIB (1024.0 * 1024.0)
+#define LEFT_BYTES (256u * 1024u) /* too little for what allocators ask for */
 
 static const char *signal_name(int number, char *room, size_t room_bytes)
 {
@@ -50,13 +51,16 @@ static void describe_place(const trm_lane *lane, char *out)
                  lane->board.place_offset, path);
 }
 
-/* Whether memory was what it died of: refused, or nearly all used at the end. */
+/* Whether memory was what it died of: refused, as far as the last error number tells, or there was none left
+ * to map, or nearly all was used. What is only mapped says nothing: a kernel, and the collector, may have
+ * mapped much and used little. */
 static bool was_its_memory(const trm_obituary *self, const trm_lane *lane, bool killed)
 {
     uint64_t limit = trm_executor_data_limit_bytes(self->memory_bytes);
     if (!limit)
         return false;
-    if (lane->fault.refused || lane->fault.data_bytes > limit / 8 * 7)
+    if (lane->fault.refused || lane->fault.data_bytes + LEFT_BYTES > limit ||
+        lane->fault.used_bytes > limit / 8 * 7)
         return true;
     return killed && self->peak_bytes > limit / 8 * 7;
 }

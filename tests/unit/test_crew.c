@@ -18,7 +18,9 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -36,6 +38,8 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void)
     return "detect_leaks=0:allocator_may_return_null=1";
 }
 
+#define LEFT_BYTES (4u << 20)
+
 /* ---- Kernels ------------------------------------------------------------------------------ */
 
 typedef enum misdeed {
@@ -46,6 +50,8 @@ typedef enum misdeed {
     LOOP,
     LEAK,
     LEAK_AND_EXIT,
+    LEAK_QUIETLY,
+    MAP_MUCH,
     FAIL_AND_PRINT,
     FLOOD,
     STACK,
@@ -106,6 +112,21 @@ static void leak(void)
     }
 }
 
+/* All that it may but LEFT_BYTES, of which it uses nothing. */
+static void map_much(void)
+{
+    struct rlimit limit;
+    void *all = MAP_FAILED;
+    if (getrlimit(RLIMIT_DATA, &limit))
+        abort();
+    for (size_t bytes = limit.rlim_cur; bytes > LEFT_BYTES && all == MAP_FAILED; bytes -= 1 << 18) {
+        all = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (all != MAP_FAILED && munmap((char *)all + bytes - LEFT_BYTES, LEFT_BYTES))
+            abort();
+    }
+    errno = 0;
+}
+
 /* A child that would live for an hour; says its number on standard error. */
 static void leave_child(bool own_session)
 {
@@ -163,6 +184,15 @@ static trm_status run(void *job, const trm_order *order, trm_report *report, trm
     case LEAK_AND_EXIT:
         leak();
         exit(1);
+    case LEAK_QUIETLY:
+        leak();
+        errno = 0;
+        write_to(0x20);
+        break;
+    case MAP_MUCH:
+        map_much();
+        write_to(0x30);
+        break;
     case FAIL_AND_PRINT:
         fprintf(stderr, "first line\nsecond \033[31mline\n");
         return trm_err_set(err, TRM_EKERNEL, "the map said no");
@@ -582,6 +612,23 @@ static void a_leak_meets_its_limit(void **state)
     event = misbehave(&it, LEAK_AND_EXIT, TRM_ELIMIT);
     assert_says(event.err.text, "memory limit of 56 MiB");
     assert_says(event.err.text, "status 1");
+    event = misbehave(&it, LEAK_QUIETLY, TRM_ELIMIT);
+    assert_says(event.err.text, "memory limit of 56 MiB");
+    stop(&it);
+#else
+    skip(); /* the limit is off */
+#endif
+}
+
+/* What is mapped is not used: it dies of what it does. */
+static void a_crash_with_much_mapped_is_a_crash(void **state)
+{
+#ifndef TRM_SANITIZED
+    fixture it;
+    init(&it, 1);
+    start(&it);
+    trm_crew_event event = misbehave(&it, MAP_MUCH, TRM_EKERNEL);
+    assert_says(event.err.text, "died of SIGSEGV at address 0x30");
     stop(&it);
 #else
     skip(); /* the limit is off */
@@ -997,6 +1044,7 @@ int main(void)
         cmocka_unit_test(a_loop_is_ended),
         cmocka_unit_test(an_order_that_runs_can_be_cancelled),
         cmocka_unit_test(a_leak_meets_its_limit),
+        cmocka_unit_test(a_crash_with_much_mapped_is_a_crash),
         cmocka_unit_test(a_failure_carries_what_was_printed),
         cmocka_unit_test(a_flood_is_bounded),
         cmocka_unit_test(what_a_kernel_forks_is_ended),
