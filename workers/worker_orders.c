@@ -339,7 +339,7 @@ static void on_report(trm_worker *self, trm_report *report)
 
 static void no_executor_left(trm_worker *self, trm_status status, const char *why)
 {
-    if (self->crew_status == TRM_AGAIN) {
+    if (self->crew_status == TRM_AGAIN || self->crew_status == TRM_OK) {
         self->crew_status = status;
         snprintf(self->crew_text, sizeof self->crew_text, "%s", why);
         self->hello_due = true;

@@ -8,12 +8,16 @@ export LC_ALL
 gate=$work/gate
 yes 'a b c' | head -40 >"$work/lines" # 20 tasks, of which half wait at the gate
 
+launch() { # RANKS
+    timeout -k 60 "$JOB_SECONDS" "$trireme" run -n "$1" --executors 1 --split-size 12 --partitions 3 -p gate="$gate" -p after=10 \
+        "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+    job=$!
+}
+
 begin() { # NAME RANKS
     name=$1
     rm -rf "$work/out" "$gate" "$gate.waiting"
-    timeout -k 60 "$JOB_SECONDS" "$trireme" run -n "$2" --executors 1 --split-size 12 --partitions 3 -p gate="$gate" -p after=10 \
-        "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
-    job=$!
+    launch "$2"
     for _ in $(seq 300); do # all ranks, and a task at the gate
         [ ! -e "$gate.waiting" ] || [ "$(grep -c rank_ready "$work/out/.trireme/events.jsonl")" -lt "$2" ] || return 0
         sleep 0.1
@@ -74,6 +78,21 @@ begin 'a supervisor is killed' 3 && {
     # shellcheck disable=SC2046 # numbers, one a word
     kill -9 $(processes trireme-crew 1) 2>/dev/null
     end && { grep -q 'supervisor of this rank' "$work/err" || fail "$name" 'it is not said'; }
+}
+# That is the machine's doing, and nobody's task has failed by it.
+begin 'every supervisor is killed' 3 && {
+    # shellcheck disable=SC2046 # numbers, one a word
+    kill -9 $(processes trireme-crew '') 2>/dev/null
+    wait $job
+    code=$?
+    if [ $code -ne 5 ]; then
+        fail "$name" "exit status $code, not 5"
+    elif ! grep -q 'error: .*no executor left\|error: .*supervisor' "$work/err"; then
+        fail "$name" 'it is not said'
+    else
+        launch 3
+        end
+    fi
 }
 begin 'a rank that does not lead is killed' 3 && {
     # shellcheck disable=SC2046 # numbers, one a word
