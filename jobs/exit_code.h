@@ -8,7 +8,7 @@ typedef enum trm_exit_code {
     TRM_EXIT_DONE = 0,
     TRM_EXIT_FAILED = 1,      /* the job: a task failed its last attempt */
     TRM_EXIT_USAGE = 2,       /* the command line */
-    TRM_EXIT_REFUSED = 3,     /* an input, the output or the kernel is bad */
+    TRM_EXIT_REFUSED = 3,     /* an input, the output, its state or the kernel is bad */
     TRM_EXIT_INTERRUPTED = 4, /* the same command goes on */
     TRM_EXIT_LAUNCH = 5       /* mpirun, MPI or the machine */
 } trm_exit_code;

@@ -101,6 +101,8 @@ static trm_status begin_launch(trm_opener *self, trm_err *err)
                                 .unsafe_recover = self->spec->unsafe_recover};
     if (status == TRM_OK)
         status = trm_epochs_begin(&config, &begun, err);
+    if (status == TRM_ELOST || status == TRM_ECORRUPT) /* what is in the state directory is not enough */
+        status = TRM_EOUTPUT;
     if (status != TRM_OK)
         return status;
     self->epoch = begun.epoch;

@@ -155,6 +155,31 @@ else
     fail "$name" "$why"
 fi
 
+name='too few logs are left to go on: refused, until a person says so'
+again() {
+    "$trireme" run -n 3 --executors 1 --split-size 21 --partitions 3 -p gate="$gate" -p after=30 "$@" \
+        "$kernels/kernel_gate.so" "$work/gate/input" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+    job=$!
+}
+if start -n 3; then
+    for p in $(ranks_of_job); do kill -TERM "$p"; done
+    wait $job
+    rm -rf "$work/out/.trireme/log/e1.r1" "$work/out/.trireme/log/e1.r2"
+    again
+    wait $job
+    got=$?
+    if [ $got -ne 3 ]; then
+        fail "$name" "exit status $got, not 3"
+    elif ! grep -q 'error: .*a majority is needed.*--unsafe-recover' "$work/err"; then
+        fail "$name" 'it is not said why'
+    else
+        again --unsafe-recover
+        finish_job "$name"
+    fi
+else
+    fail "$name" "$why"
+fi
+
 # The log of the rank that leads, alone, is on a disk that is full: another leads on.
 name='there is no room for the log of the leader: another takes the lead'
 log=$work/out/.trireme/log/e1.r0
