@@ -361,7 +361,15 @@ static void input_path(const trm_shuffle *self, const range *of, uint32_t task, 
     (void)status;
 }
 
-/* The segments of the range, in file order: by spill, then partition. */
+static int by_partition(const void *a, const void *b)
+{
+    const trm_segment *x = a, *y = b;
+    if (x->partition != y->partition)
+        return x->partition < y->partition ? -1 : 1;
+    return (x->spill > y->spill) - (x->spill < y->spill);
+}
+
+/* The segments of the range, by partition, then spill: in the file they are by spill first. */
 static trm_status take_segments(range *of, input *in, const trm_run_index *index)
 {
     uint32_t count = 0;
@@ -373,6 +381,8 @@ static trm_status take_segments(range *of, input *in, const trm_run_index *index
     for (uint32_t i = 0; i < index->count; i++)
         if (index->segments[i].partition >= of->first && index->segments[i].partition < of->last)
             in->segments[in->count++] = index->segments[i];
+    if (in->count)
+        qsort(in->segments, in->count, sizeof *in->segments, by_partition);
     return TRM_OK;
 }
 
@@ -578,6 +588,20 @@ trm_status trm_shuffle_state(trm_shuffle *self, uint32_t partition, trm_err *err
     return of->ready == self->tasks ? TRM_OK : TRM_AGAIN;
 }
 
+/* The first segment that is not of a partition before this one. */
+static uint32_t find_segment(const input *in, uint32_t partition)
+{
+    uint32_t low = 0, high = in->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (in->segments[middle].partition < partition)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t attempt, const char *path,
                             trm_err *err)
 {
@@ -587,14 +611,11 @@ trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t atte
     trm_reduce_list_begin(&self->list, partition, attempt);
     for (uint32_t task = 0; task < self->tasks; task++) {
         const input *in = &of->inputs[task];
-        bool begun = false;
-        for (uint32_t i = 0; i < in->count; i++) {
-            if (in->segments[i].partition != partition)
-                continue;
-            if (!begun) {
+        uint32_t first = find_segment(in, partition);
+        for (uint32_t i = first; i < in->count && in->segments[i].partition == partition; i++) {
+            if (i == first) {
                 input_path(self, of, task, run);
                 trm_reduce_list_file(&self->list, run, task, self->known[task].attempt, in->fetched);
-                begun = true;
             }
             trm_reduce_list_segment(&self->list, &in->segments[i]);
         }
