@@ -79,6 +79,42 @@ begin 'a supervisor is killed' 3 && {
     kill -9 $(processes trireme-crew 1) 2>/dev/null
     end && { grep -q 'supervisor of this rank' "$work/err" || fail "$name" 'it is not said'; }
 }
+# What the dead one has written of its run is of no use, and is removed while the job goes on.
+half_run() { find "$work/scratch" -name "m0.e1.a$1.run" -size +0 | grep -q .; }
+await_run() { # ATTEMPT
+    for _ in $(seq 300); do
+        [ ! -e "$gate.waiting" ] || ! half_run "$1" || return 0
+        kill -0 "$job" 2>/dev/null || return 1
+        sleep 0.1
+    done
+    return 1
+}
+name='an executor is killed in the middle of a run'
+rm -rf "$work/out" "$gate" "$gate.waiting"
+echo line >"$work/line"
+timeout -k 60 "$JOB_SECONDS" "$trireme" run -n 2 --executors 1 --memory 64M --partitions 2 -p gate="$gate" -p keys=150000 \
+    "$kernels/kernel_spill.so" "$work/line" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+job=$!
+if ! await_run 0; then
+    fail "$name" 'no run was begun'
+else
+    rm "$gate.waiting"
+    # shellcheck disable=SC2046 # numbers, one a word
+    kill -9 $(processes trireme-x0 '') 2>/dev/null
+    if ! await_run 1; then
+        fail "$name" 'there was no second attempt'
+    elif half_run 0; then
+        fail "$name" 'the half run is still there'
+    else
+        pass "$name"
+    fi
+fi
+: >"$gate"
+wait $job
+code=$?
+[ $code -eq 0 ] || fail "$name" "exit status $code"
+nothing_left "$name"
+
 # That is the machine's doing, and nobody's task has failed by it.
 begin 'every supervisor is killed' 3 && {
     # shellcheck disable=SC2046 # numbers, one a word
