@@ -60,10 +60,17 @@ static bool is_waited_for(const master_rank *rank)
     return rank->state == RANK_READY || rank->state == RANK_UNFIT;
 }
 
-static void begin_end(trm_master *self)
+/* Twice: an attempt that lost a race may be beginning its part while they are removed, and then it stays.
+ * After the last BYE nobody writes any more. */
+static void remove_attempts(trm_master *self)
 {
     if (self->job && self->job->state == TRM_JOB_DONE)
         trm_state_dir_remove_attempts(self->spec, self->fs);
+}
+
+static void begin_end(trm_master *self)
+{
+    remove_attempts(self);
     self->stage = STAGE_END;
     self->end_ns = self->now_ns + BYE_MS * MS;
     self->end_again_ns = self->now_ns + END_AGAIN_MS * MS;
@@ -108,6 +115,7 @@ static bool wait_for_byes(trm_master *self, uint64_t *wake_ns)
     if (waited == 0 || self->now_ns >= self->end_ns) {
         if (waited)
             trm_debug("%u ranks have not said that they have cleaned up", waited);
+        remove_attempts(self);
         self->stage = STAGE_ENDED;
         return true;
     }

@@ -577,7 +577,8 @@ void trm_state_dir_remove_attempts(const trm_spec *spec, trm_fs *fs)
     char path[PATH_BYTES];
     trm_err err = {""};
     int len = snprintf(path, sizeof path, "%s/" TRM_STATE_DIR_NAME "/" TRM_ATTEMPTS_NAME, spec->output_dir);
-    if (len < (int)sizeof path && trm_fs_remove_tree(fs, path, &err) != TRM_OK)
+    trm_status status = len < (int)sizeof path ? trm_fs_remove_tree(fs, path, &err) : TRM_OK;
+    if (status != TRM_OK && status != TRM_ELOST)
         trm_debug("attempts that are of no use stay: %s", err.text);
 }
 

@@ -142,7 +142,7 @@ static void say_report(world *self, given *of, trm_status status, uint64_t took_
     if (status == TRM_OK && report.phase == TRM_PHASE_SAMPLE) {
         report.sample = keys;
         report.sample_len = sizeof keys;
-    } else if (status == TRM_OK) {
+    } else if (status == TRM_OK && !self->traits.map_only) {
         report.output_bytes = 100;
         report.output_records = 1;
     }
@@ -210,6 +210,7 @@ static world *begin(uint32_t tasks, uint32_t partitions, bool range_partitioned)
                             .partitions = partitions};
     self->traits =
         (trm_traits){.name = "hand", .input = TRM_INPUT_NONE, .range_partitioned = range_partitioned};
+    self->traits.map_only = !partitions;
     self->fs = trm_fs_mem_create(1);
     self->disk = trm_log_disk_create();
     assert_int_equal(
@@ -335,6 +336,52 @@ static void what_only_waits_does_not_set_a_rank_aside(void **state)
     assert_true(is_trusted_when_others_do_its_tasks(1));
 }
 
+/* ---- The end ----------------------------------------------------------------------------------------- */
+
+static trm_status pass_over(const char *name, void *context)
+{
+    return TRM_OK;
+}
+
+static bool has_attempts(world *self)
+{
+    trm_err err;
+    return self->fs->ops->list(self->fs, "/out/.trireme/" TRM_ATTEMPTS_NAME, pass_over, NULL, &err) == TRM_OK;
+}
+
+static const trm_fs_ops *mem_ops;
+static unsigned trees_removed;
+
+/* The first time somebody is quicker. */
+static trm_status remove_tree_in_a_race(trm_fs *fs, const char *path, trm_err *err)
+{
+    return trees_removed++ ? mem_ops->remove_tree(fs, path, err)
+                           : trm_err_set(err, TRM_EIO, "%s: directory not empty", path);
+}
+
+/* A part that is begun while they are removed keeps their directory: none is when everybody has left. */
+static void attempts_are_gone_when_all_have_left(void **state)
+{
+    trm_writer nothing = {0};
+    trm_end how;
+    world *self = begin_with_ranks(1, 0, false, (uint32_t[]){1, 1});
+    static trm_fs_ops racing;
+    mem_ops = self->fs->ops;
+    racing = *mem_ops;
+    racing.remove_tree = remove_tree_in_a_race;
+    self->fs->ops = &racing;
+    say_report(self, order_of(self, TRM_PHASE_MAP, 0), TRM_OK, 1);
+    wait_ms(self, 1000);
+    assert_true(trm_master_is_over(self->master) && has_attempts(self));
+    for (uint32_t i = 0; i < RANKS; i++)
+        hear(self, i, TRM_WIRE_BYE, &nothing);
+    wait_ms(self, 1000);
+    assert_true(trm_master_ended(self->master, &how));
+    assert_int_equal(how.exit_code, 0);
+    assert_false(has_attempts(self));
+    end(self);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +389,7 @@ int main(void)
         cmocka_unit_test(a_sample_that_fails_is_left_out),
         cmocka_unit_test(a_rank_that_runs_slowly_is_set_aside),
         cmocka_unit_test(what_only_waits_does_not_set_a_rank_aside),
+        cmocka_unit_test(attempts_are_gone_when_all_have_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
