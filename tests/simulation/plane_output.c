@@ -181,14 +181,14 @@ void check_result(launch *l)
             world_fail(w, "launch %" PRIu64 " says that it was interrupted", l->number);
         break;
     case TRM_EXIT_FAILED:
-        if (l->lacks_log) /* too few are left */
-            w->hidden = 0;
-        else if (!w->may_fail && !w->must_fail && !w->was_full)
+        if (!w->may_fail && !w->must_fail && !w->was_full)
             world_fail(w, "launch %" PRIu64 " says that the job has failed", l->number);
         w->done |= w->must_fail && w->truth.job_state == TRM_JOB_FAILED;
         break;
     default:
-        if (!w->was_full)
+        if (l->lacks_log && l->result == TRM_EXIT_REFUSED) /* too few are left */
+            w->hidden = 0;
+        else if (!w->was_full)
             world_fail(w, "launch %" PRIu64 " ends with %d", l->number, l->result);
         break;
     }
