@@ -151,7 +151,20 @@ const trm_member *trm_table_member(const trm_table *self, uint64_t epoch, uint32
     return there ? &self->members[at] : NULL;
 }
 
-/* Forgets the members of earlier launches that hold no committed map output. */
+/* Members are in the order of their epochs: of those one of which is wanted, all are. */
+static void want_whole_epochs(const trm_table *self, uint8_t *wanted)
+{
+    for (uint32_t begin = 0, end; begin < self->members_count; begin = end) {
+        uint8_t any = 0;
+        for (end = begin; end < self->members_count && self->members[end].epoch == self->members[begin].epoch;
+             end++)
+            any |= wanted[end];
+        memset(wanted + begin, any, end - begin);
+    }
+}
+
+/* Forgets the launches that hold no committed map output. A rank of which there is none may still have
+ * copies of those of others (--replicas 2). */
 static trm_status members_prune(trm_table *self, trm_err *err)
 {
     if (self->members_count == 0)
@@ -174,6 +187,7 @@ static trm_status members_prune(trm_table *self, trm_err *err)
                 wanted[at] = 1;
         }
     }
+    want_whole_epochs(self, wanted);
     uint32_t kept = 0;
     for (uint32_t i = 0; i < self->members_count; i++)
         if (wanted[i])
