@@ -33,6 +33,7 @@ typedef struct trm_param_arg {
     char *value;
 } trm_param_arg;
 
+#define TRM_REPLICAS_MAX 2u
 #define TRM_VOTERS_MAX 15u /* ranks that decide on the log */
 
 typedef struct trm_spec {
@@ -65,6 +66,7 @@ typedef struct trm_spec {
     uint64_t task_timeout_ms; /* 0: none */
     uint32_t skips_max;       /* --skip-bad-records: of a job; 0: none */
     bool never_twice;         /* --speculate off */
+    uint32_t replicas;        /* hosts on which a finished map output is kept: 1 or 2 */
     trm_compress_mode compress;
     int compress_level; /* zlib's, 1 … 9 */
 

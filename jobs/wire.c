@@ -321,6 +321,42 @@ void trm_held_decode(trm_held *self, trm_reader *in)
     self->last = get_bool(in);
 }
 
+void trm_copy_encode(const trm_copy *self, trm_writer *out)
+{
+    trm_put_varint(out, self->task);
+    trm_put_varint(out, self->attempt);
+    trm_put_varint(out, self->rank);
+    trm_put_varint(out, self->epoch);
+}
+
+void trm_copy_decode(trm_copy *self, trm_reader *in)
+{
+    memset(self, 0, sizeof *self);
+    self->task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1);
+    self->attempt = get_u32_varint(in);
+    self->rank = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX - 1);
+    self->epoch = trm_get_varint(in);
+}
+
+void trm_copied_encode(const trm_copied *self, trm_writer *out)
+{
+    trm_put_varint(out, self->task);
+    trm_put_varint(out, self->attempt);
+    trm_put_varint(out, self->epoch);
+    trm_put_varint(out, self->status);
+    trm_put_varint(out, self->bytes);
+}
+
+void trm_copied_decode(trm_copied *self, trm_reader *in)
+{
+    memset(self, 0, sizeof *self);
+    self->task = (uint32_t)trm_get_varint_max(in, TRM_TASKS_MAX - 1);
+    self->attempt = get_u32_varint(in);
+    self->epoch = trm_get_varint(in);
+    self->status = get_status(in);
+    self->bytes = trm_get_varint(in);
+}
+
 void trm_pulse_encode(const trm_pulse *self, trm_writer *out)
 {
     trm_put_varint(out, self->running);

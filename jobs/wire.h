@@ -18,6 +18,8 @@
  *       │ ── BYE ───────────────────▶ │   cleaned up
  *       │ ◀─────────────── ADOPT ──── │   take over the runs of these stores on your host
  *       │ ── HELD ──────────────────▶ │   these I have now
+ *       │ ◀────────────────── COPY ── │   bring these runs of other hosts to yours (--replicas 2)
+ *       │ ── COPIED ────────────────▶ │   … done, or why not
  *     worker ── FETCH ─▶ worker ── BLOCK ─▶ worker    a range of a run, with credit
  *
  * A master may die, and another rank take its place in the same launch, with a higher term. What
@@ -41,7 +43,7 @@
 #include "runtime/status.h"
 
 #define TRM_WIRE_MAGIC 0x574d5254u /* "TRMW" */
-#define TRM_WIRE_VERSION 5u
+#define TRM_WIRE_VERSION 6u
 #define TRM_WIRE_HEADER_BYTES 28u
 #define TRM_PULSE_MS 200u
 #define TRM_MASTER_PULSE_MS 1000u
@@ -51,6 +53,7 @@
 #define TRM_BINDINGS_BYTES_MAX 16384u        /* the printed map of a rank's executors */
 #define TRM_FETCH_BLOCK_BYTES (256u * 1024u) /* the payload of a BLOCK */
 #define TRM_CLAIM_FRAME_MAX 4096u            /* attempts in one CLAIM, or SETTLED */
+#define TRM_COPIED_FRAME_MAX 4096u           /* copies in one COPIED */
 #define TRM_SAMPLE_BYTES_MAX (64u * 1024u)   /* the sampled keys of a task */
 
 typedef enum trm_wire_type {
@@ -72,9 +75,11 @@ typedef enum trm_wire_type {
     TRM_WIRE_SETTLED,
     TRM_WIRE_LEADS,
     TRM_WIRE_LEAVING,
-    TRM_WIRE_CANCEL
+    TRM_WIRE_CANCEL,
+    TRM_WIRE_COPY,
+    TRM_WIRE_COPIED
 } trm_wire_type;
-#define TRM_WIRE_TYPE_MAX TRM_WIRE_CANCEL
+#define TRM_WIRE_TYPE_MAX TRM_WIRE_COPIED
 
 typedef enum trm_phase {
     TRM_PHASE_SAMPLE = 0, /* map tasks that only report keys, for range cuts */
@@ -206,6 +211,24 @@ typedef struct trm_held {
     bool last;
 } trm_held;
 
+/* The second copy of a committed map output, on another host than the first. COPY is a list of those that
+ * are to be copied to the receiver's store; COPIED a list of what became of them. What a rank has copied it
+ * tells every master anew, after SETUP and before the last CLAIM; and what it finds of copies in a store that
+ * it takes over, before the last HELD. Those are of another launch: when the first copy has been taken over,
+ * too, the rank is asked to keep them as of this one. */
+typedef struct trm_copy {
+    uint32_t task, attempt;
+    uint32_t rank;  /* from there */
+    uint64_t epoch; /* 0, or: the receiver has it, as told with this epoch */
+} trm_copy;
+
+typedef struct trm_copied {
+    uint32_t task, attempt;
+    uint64_t epoch;  /* of the launch that made the copy: that in which (task, attempt) was committed */
+    uint32_t status; /* TRM_OK: it is kept here; else it is not: TRM_ELOST, TRM_ECORRUPT, TRM_ENOSPACE … */
+    uint64_t bytes;
+} trm_copied;
+
 typedef struct trm_pulse {
     uint32_t running;  /* attempts in executors */
     uint32_t queued;   /* attempts waiting for one */
@@ -281,6 +304,10 @@ void trm_store_encode(const trm_store *self, trm_writer *out); /* ADOPT */
 void trm_store_decode(trm_store *self, trm_reader *in);
 void trm_held_encode(const trm_held *self, trm_writer *out); /* HELD */
 void trm_held_decode(trm_held *self, trm_reader *in);
+void trm_copy_encode(const trm_copy *self, trm_writer *out); /* COPY */
+void trm_copy_decode(trm_copy *self, trm_reader *in);
+void trm_copied_encode(const trm_copied *self, trm_writer *out); /* COPIED */
+void trm_copied_decode(trm_copied *self, trm_reader *in);
 void trm_pulse_encode(const trm_pulse *self, trm_writer *out);
 void trm_pulse_decode(trm_pulse *self, trm_reader *in);
 void trm_begun_encode(const trm_begun *self, trm_writer *out);

@@ -108,6 +108,7 @@ void trm_master_destroy(trm_master *self)
     }
     master_tasks_close(self);
     master_outputs_close(self);
+    master_copies_close(self);
     master_failures_close(self);
     master_hunts_close(self);
     master_twins_close(self);
@@ -134,6 +135,8 @@ static trm_status start_job(trm_master *self, trm_err *err)
     trm_status status = master_sample_begin(self, err);
     if (status == TRM_OK)
         status = master_tasks_init(self, err);
+    if (status == TRM_OK)
+        status = master_copies_begin(self, err);
     if (status == TRM_OK)
         status = master_outputs_begin(self, err);
     const trm_table_phase *output = &self->job->phase[trm_table_output_phase(self->job)];
@@ -253,6 +256,10 @@ void trm_master_receive(trm_master *self, uint32_t from, const trm_wire_header *
         if (runs)
             master_held(self, from, body);
         break;
+    case TRM_WIRE_COPIED:
+        if (runs)
+            master_copied(self, from, body);
+        break;
     default:
         self->dropped++;
         break;
@@ -290,6 +297,7 @@ bool trm_master_step(trm_master *self, uint64_t now_ns, uint64_t wall_ms, uint64
     if (self->stage == STAGE_RUN) {
         master_sample_step(self);
         any |= master_outputs_step(self, wake_ns);
+        any |= master_copies_step(self, wake_ns);
         any |= master_tasks_step(self, wake_ns);
         master_twins_step(self, wake_ns);
         any |= master_settled_step(self, wake_ns);
@@ -384,6 +392,9 @@ void trm_master_progress(const trm_master *self, trm_progress *out)
         out->outputs_lost += known->lost;
     }
     out->records_skipped = self->job->skips_count;
+    out->outputs_copied = self->copies_made;
+    out->outputs_copied_bytes = self->copies_bytes;
+    out->copies_used = self->copies_used;
     out->speculated = self->twins_made;
     out->speculated_won = self->twins_won;
     out->of[TRM_PHASE_SAMPLE].total = self->phase[TRM_PHASE_SAMPLE].tasks;

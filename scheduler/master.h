@@ -59,11 +59,13 @@ typedef struct trm_progress {
     trm_phase_progress of[TRM_PHASES];
     uint64_t bytes_in, bytes_total; /* read by maps, running ones included; of all files (0: no input) */
     uint64_t records_in;
-    uint64_t attempts_failed; /* that counted, all launches */
-    uint64_t outputs_lost;    /* map outputs that were to be made again, all launches */
-    uint64_t records_skipped; /* bad records that have been found, all launches */
-    uint64_t speculated;      /* second attempts of tasks that took long, by this master … */
-    uint64_t speculated_won;  /* … that were faster */
+    uint64_t attempts_failed;                      /* that counted, all launches */
+    uint64_t outputs_lost;                         /* map outputs that were to be made again, all launches */
+    uint64_t outputs_copied, outputs_copied_bytes; /* to a second host, by this master … */
+    uint64_t copies_used;                          /* … and read there, because the first was gone */
+    uint64_t records_skipped;                      /* bad records that have been found, all launches */
+    uint64_t speculated;     /* second attempts of tasks that took long, by this master … */
+    uint64_t speculated_won; /* … that were faster */
     uint32_t ranks, ranks_alive;
     uint64_t epoch, term;
     uint64_t failovers; /* masters that followed another in the same launch, all launches */
@@ -76,7 +78,7 @@ typedef struct trm_progress {
  * be told to it (trm_master_rank_dead). */
 trm_status trm_master_create(trm_master **out, const trm_master_config *config, trm_err *err);
 void trm_master_destroy(trm_master *self); /* NULL is fine */
-/* A frame for the master (HELLO, CLAIM, REPORT, LOST, HELD,
+/* A frame for the master (HELLO, CLAIM, REPORT, LOST, HELD, COPIED,
  * PULSE, BYE), opened already. Those that came
  * before the master was made are to be given to it too. Anything wrong is dropped and counted. */
 void trm_master_receive(trm_master *self, uint32_t from, const trm_wire_header *header, trm_reader *body,

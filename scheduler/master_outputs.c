@@ -3,7 +3,8 @@
  *     committed ─▶ OUTPUTS to all ranks, in the order in which it happened; each rank has its place
  *     LOST from a rank ─▶ LOST command ─▶ the map runs again
  *     of an earlier launch, or a rank that is silent ─▶ ADOPT to a rank of the same host
- *          ─▶ HELD: ADOPT command for what it has ─▶ OUTPUTS; LOST command for what it has not
+ *          ─▶ HELD: ADOPT command for what it has ─▶ OUTPUTS; for what it has not: ADOPT command
+ *          for the rank that holds a copy (master_copies.c), or LOST command
  *
  * Nothing of it is done for a job whose reduces are all committed. */
 #include "scheduler/master_self.h"
@@ -25,7 +26,7 @@ static const trm_table_task *known_map(const trm_master *self, uint32_t task)
     return &self->job->phase[TRM_PHASE_MAP].task[task];
 }
 
-static bool is_live(const trm_master *self, uint32_t task)
+bool master_output_is_live(const trm_master *self, uint32_t task)
 {
     const trm_table_task *known = known_map(self, task);
     return known->state == TRM_TASK_COMMITTED && known->epoch == self->epoch;
@@ -63,7 +64,7 @@ static size_t compose(trm_master *self, size_t at)
                                 .attempt = known->attempt,
                                 .rank = known->empty ? 0 : known->rank,
                                 .empty = known->empty};
-        if (is_live(self, task))
+        if (master_output_is_live(self, task))
             trm_output_at_encode(&output, &self->frame);
     }
     return end;
@@ -110,6 +111,7 @@ static bool tell_step(trm_master *self, uint64_t *wake_ns)
 typedef struct ref_batch {
     trm_command_type type;
     uint32_t rank; /* ADOPT */
+    bool copies;   /* … of its copies */
     uint32_t count, previous;
 } ref_batch;
 
@@ -117,7 +119,11 @@ static void batch_flush(trm_master *self, ref_batch *batch)
 {
     if (batch->count) {
         master_command_enqueue(self);
-        master_note_count(self, batch->type == TRM_COMMAND_ADOPT ? "adopted" : "lost", batch->count);
+        master_note_count(self,
+                          batch->type != TRM_COMMAND_ADOPT ? "lost"
+                          : batch->copies                  ? "copies_used"
+                                                           : "adopted",
+                          batch->count);
     }
     batch->count = batch->previous = 0;
 }
@@ -152,6 +158,37 @@ static bool lose(trm_master *self, ref_batch *batch, uint32_t task)
     return true;
 }
 
+/* What is to be read on that rank from now on: its copies. */
+static void move(trm_master *self, ref_batch *batch, uint32_t task)
+{
+    self->phase[TRM_PHASE_MAP].task[task].state = SOFT_PREPARED;
+    self->copies_used++;
+    batch_add(self, batch, task);
+}
+
+/* Whether there is a copy that takes its place. A complaint may be wrong, and so bounded. */
+static bool move_one(trm_master *self, uint32_t task)
+{
+    soft_task *soft = &self->phase[TRM_PHASE_MAP].task[task];
+    ref_batch batch = {.type = TRM_COMMAND_ADOPT, .rank = master_copy_holder(self, task), .copies = true};
+    if (batch.rank == NO_RANK || soft->returns >= RETURNS_MAX)
+        return false;
+    soft->returns++;
+    move(self, &batch, task);
+    batch_flush(self, &batch);
+    return true;
+}
+
+/* A rank's complaint: the output is looked for elsewhere, or made again. */
+static bool complain(trm_master *self, ref_batch *batch, uint32_t from, const trm_output_at *at)
+{
+    trm_debug("rank %u cannot read the output of map task %u on rank %u", from, at->task, at->rank);
+    batch_flush(self, batch);
+    if (move_one(self, at->task) || master_copies_may_come(self))
+        return true; /* if none comes, it is said again */
+    return lose(self, batch, at->task);
+}
+
 void master_lost(trm_master *self, uint32_t from, trm_reader *body)
 {
     ref_batch batch = {.type = TRM_COMMAND_LOST};
@@ -165,15 +202,14 @@ void master_lost(trm_master *self, uint32_t from, trm_reader *body)
         }
         const trm_table_task *known = known_map(self, at.task);
         bool idle = self->phase[TRM_PHASE_MAP].task[at.task].state == SOFT_IDLE;
-        if (!is_live(self, at.task) || !idle || known->empty)
+        if (!master_output_is_live(self, at.task) || !idle || known->empty)
             continue; /* that is known, and what is to be done is being done */
         if (known->rank < self->config.ranks && self->ranks[known->rank].state == RANK_ABSENT)
             continue; /* it may come; if not, its neighbours are asked for what it had */
         if (known->attempt != at.attempt || known->rank != at.rank) {
             master_output_tell(self, at.task); /* it is elsewhere by now */
         } else if (master_maps_are_needed(self)) {
-            trm_debug("rank %u cannot read the output of map task %u on rank %u", from, at.task, at.rank);
-            if (!lose(self, &batch, at.task))
+            if (!complain(self, &batch, from, &at))
                 return;
         }
     }
@@ -227,9 +263,38 @@ static void store_put(trm_master *self, master_store *store, uint32_t task)
     tasks[task].state = SOFT_ADOPTING;
 }
 
-/* What it has not told to have is gone. */
-static void store_gone(trm_master *self, master_store *store)
+/* What there are copies of is read from those; a command for each rank that holds some. */
+static void move_to_copies(trm_master *self, master_store *store)
 {
+    soft_task *tasks = self->phase[TRM_PHASE_MAP].task;
+    for (uint32_t first = store->tasks.first, next; first != NO_TASK; first = next) {
+        ref_batch batch = {
+            .type = TRM_COMMAND_ADOPT, .rank = master_copy_holder(self, first), .copies = true};
+        next = tasks[first].next;
+        if (batch.rank == NO_RANK)
+            continue;
+        for (uint32_t task = first, behind; task != NO_TASK; task = behind) {
+            behind = tasks[task].next;
+            if (master_copy_holder(self, task) != batch.rank)
+                continue;
+            if (task == next)
+                next = behind;
+            task_list_remove(&store->tasks, tasks, task);
+            move(self, &batch, task);
+        }
+        batch_flush(self, &batch);
+    }
+}
+
+/* What nobody has told to have there is gone, and what nobody has a copy of is made again. False: a copy may
+ * be told yet. */
+static bool store_gone(trm_master *self, master_store *store)
+{
+    store->gone = true;
+    if (store->tasks.count && master_copies_may_come(self))
+        return false;
+    if (master_maps_are_needed(self))
+        move_to_copies(self, store);
     ref_batch batch = {.type = TRM_COMMAND_LOST};
     soft_task *tasks = self->phase[TRM_PHASE_MAP].task;
     bool needed = master_maps_are_needed(self);
@@ -241,9 +306,10 @@ static void store_gone(trm_master *self, master_store *store)
         task_list_remove(&store->tasks, tasks, task);
         tasks[task].state = SOFT_IDLE;
         if (needed && !lose(self, &batch, task))
-            return;
+            return true;
     }
     batch_flush(self, &batch);
+    return true;
 }
 
 static void store_free(trm_master *self, master_store *gone)
@@ -264,8 +330,9 @@ trm_status master_outputs_begin(trm_master *self, trm_err *err)
     for (uint32_t i = 0; i < maps->tasks; i++) {
         if (maps->task[i].state != TRM_TASK_COMMITTED)
             continue;
-        if (is_live(self, i)) {
+        if (master_output_is_live(self, i)) {
             master_output_tell(self, i);
+            master_copy_want(self, i);
             continue;
         }
         const trm_member *member = trm_table_member(self->table, maps->task[i].epoch, maps->task[i].rank);
@@ -314,7 +381,8 @@ void master_outputs_of_lost_rank(trm_master *self, uint32_t number)
     master_store *store = NULL;
     for (uint32_t i = 0; i < maps->tasks; i++) {
         const trm_table_task *known = known_map(self, i);
-        if (!is_live(self, i) || known->rank != number || known->empty || maps->task[i].state != SOFT_IDLE)
+        if (!master_output_is_live(self, i) || known->rank != number || known->empty ||
+            maps->task[i].state != SOFT_IDLE)
             continue;
         if (!store)
             store = store_of(self, self->epoch, number, rank->host_name, rank->run_store);
@@ -332,11 +400,12 @@ void master_output_committed(trm_master *self, uint32_t task, uint32_t number)
     master_rank *rank = &self->ranks[number];
     const trm_table_task *known = known_map(self, task);
     master_output_tell(self, task);
+    master_copy_want(self, task);
     if (rank->state == RANK_READY || known->empty || !rank->host_name || self->stage != STAGE_RUN)
         return;
     master_store *store = store_of(self, self->epoch, number, rank->host_name, rank->run_store);
     if (store) {
-        store->sent = false; /* it is to be looked at again */
+        store->sent = store->gone = false; /* it is to be looked at again */
         store_put(self, store, task);
     }
 }
@@ -372,7 +441,7 @@ static bool send_adopt(trm_master *self, master_store *store)
 static bool store_step(trm_master *self, master_store *store)
 {
     bool own = store->epoch == self->epoch;
-    if (own && !store->sent && self->ranks[store->rank].state == RANK_READY) {
+    if (own && (store->gone || !store->sent) && self->ranks[store->rank].state == RANK_READY) {
         while (store->tasks.count) { /* the rank is back, and so are its outputs */
             uint32_t task = store->tasks.first;
             task_list_remove(&store->tasks, self->phase[TRM_PHASE_MAP].task, task);
@@ -380,6 +449,8 @@ static bool store_step(trm_master *self, master_store *store)
         }
         return true;
     }
+    if (store->gone)
+        return store_gone(self, store);
     if (store->adopter != NO_RANK && self->ranks[store->adopter].state != RANK_READY) {
         store->adopter = NO_RANK;
         store->sent = false;
@@ -389,18 +460,12 @@ static bool store_step(trm_master *self, master_store *store)
         store->adopter = adopter_for(self, store, &may_come);
         if (store->adopter == NO_RANK && may_come)
             return false;
-        if (store->adopter == NO_RANK) {
-            store_gone(self, store);
-            return true;
-        }
+        if (store->adopter == NO_RANK)
+            return store_gone(self, store);
     }
     if (!store->sent && !self->ranks[store->adopter].setup_due)
         send_adopt(self, store);
-    if (store->sent && self->now_ns > store->heard_ns + ADOPT_SILENT_MS * MS) {
-        store_gone(self, store);
-        return true;
-    }
-    return false;
+    return store->sent && self->now_ns > store->heard_ns + ADOPT_SILENT_MS * MS && store_gone(self, store);
 }
 
 void master_held(trm_master *self, uint32_t from, trm_reader *body)
@@ -433,10 +498,8 @@ void master_held(trm_master *self, uint32_t from, trm_reader *body)
         batch_add(self, &batch, at.task);
     }
     batch_flush(self, &batch);
-    if (held.last && store->sent) {
-        store_gone(self, store);
+    if (held.last && store->sent && store_gone(self, store))
         store_free(self, store);
-    }
 }
 
 void master_adopted_applied(trm_master *self, uint32_t rank, const trm_output_ref *ref, bool accepted)

@@ -112,6 +112,7 @@ void master_rank_unfit(trm_master *self, uint32_t number, trm_status status, con
         master_homes_leave(self, number);
         master_tasks_take_back(self, number, "its rank cannot work");
         master_outputs_of_lost_rank(self, number);
+        master_copies_of_lost_rank(self, number);
     }
     see_who_is_left(self);
 }
@@ -166,6 +167,7 @@ static void lose_rank(trm_master *self, uint32_t number)
         master_homes_leave(self, number);
         master_tasks_take_back(self, number, rank->dead ? "its rank is gone" : "its rank is silent");
         master_outputs_of_lost_rank(self, number);
+        master_copies_of_lost_rank(self, number);
     }
     see_who_is_left(self);
 }
@@ -437,6 +439,7 @@ void master_bye(trm_master *self, uint32_t from)
             master_homes_leave(self, from);
             master_tasks_take_back(self, from, "its rank has left");
             master_outputs_of_lost_rank(self, from);
+            master_copies_of_lost_rank(self, from);
         }
     }
     see_who_is_left(self);

@@ -105,6 +105,19 @@ static void note_unlisted(trm_master *self)
     }
 }
 
+/* About once a second, like the tasks that are not listed. */
+static void note_copies(trm_master *self)
+{
+    if (self->copies_noted == self->copies_made)
+        return;
+    trm_json *json = master_event(self, "copied");
+    trm_json_u64(json, "count", self->copies_made - self->copies_noted);
+    trm_json_u64(json, "bytes", self->copies_bytes - self->copies_bytes_noted);
+    trm_journal_end(&self->journal);
+    self->copies_noted = self->copies_made;
+    self->copies_bytes_noted = self->copies_bytes;
+}
+
 /* Whether it counts or not. */
 void master_note_failure(trm_master *self, uint32_t from, const trm_report *report, bool counts)
 {
@@ -159,6 +172,13 @@ void master_note_skip(trm_master *self, const trm_skip *skip, const char *why, s
     trm_journal_end(&self->journal);
 }
 
+void master_note_why(trm_master *self, const char *what, const char *why)
+{
+    trm_json *json = master_event(self, what);
+    trm_json_string(json, "why", why);
+    trm_journal_end(&self->journal);
+}
+
 void master_note_count(trm_master *self, const char *what, uint64_t count)
 {
     trm_json *json = master_event(self, what);
@@ -190,6 +210,7 @@ static const char *state_name(const trm_master *self)
 void master_note_end(trm_master *self)
 {
     note_unlisted(self);
+    note_copies(self);
     trm_json *json = master_event(self, "end");
     trm_json_string(json, "state", state_name(self));
     trm_json_u64(json, "exit_status", self->end.exit_code);
@@ -266,6 +287,10 @@ static void compose_status(const trm_master *self, trm_writer *out)
     put_tasks(&at, &json);
     trm_json_u64(&json, "attempts_failed", at.attempts_failed);
     trm_json_u64(&json, "outputs_lost", at.outputs_lost);
+    trm_json_u64(&json, "outputs_copied", at.outputs_copied);
+    trm_json_u64(&json, "outputs_copied_bytes", at.outputs_copied_bytes);
+    trm_json_u64(&json, "copies_used", at.copies_used);
+    trm_json_u64(&json, "copies_missing", self->job ? master_copies_missing(self) : 0);
     trm_json_u64(&json, "records_skipped", at.records_skipped);
     trm_json_u64(&json, "speculated", at.speculated);
     trm_json_u64(&json, "speculated_won", at.speculated_won);
@@ -347,6 +372,7 @@ void master_record_step(trm_master *self, uint64_t *wake_ns)
         write_status(self, true);
     } else if (self->now_ns >= self->status_ns && self->stage < STAGE_END) {
         note_unlisted(self);
+        note_copies(self);
         write_status(self, false);
         self->status_ns = self->now_ns + STATUS_MS * MS;
     }

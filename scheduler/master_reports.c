@@ -70,6 +70,8 @@ void master_committed(trm_master *self, const trm_commit *commit, bool accepted)
             master_task_queue(self, commit->phase, commit->task, true);
         return;
     }
+    if (!known->part)
+        master_copy_forget(self, commit->task);
     if (known->part)
         master_publish_add(self, commit->task);
     else

@@ -9,6 +9,7 @@
  *   master_twins.c    stragglers: a second attempt elsewhere; ranks that are slow
  *   master_hunt.c     which record kills a kernel: probes, SKIP
  *   master_outputs.c  where map outputs are: OUTPUTS, LOST, ADOPT, HELD
+ *   master_copies.c   second copies of map outputs on other hosts: COPY, COPIED
  *   master_sample.c   cut points of a range partitioned job
  *   master_publish.c  parts into place, the manifest
  *   master_end.c      FINISH, END, BYE
@@ -34,6 +35,10 @@
 #define IDLE_PULSES_MAX 25u    /* a rank that is idle for so long has lost what it was given */
 #define STUCK_PULSES_MAX 50u   /* … that only waits for so long has missed where outputs are */
 #define ADOPT_SILENT_MS 60000u /* nothing of a store that is being taken over */
+#define COPY_SILENT_MS 60000u  /* nothing of the copies that a rank was asked for */
+#define COPY_PAUSE_MS 10000u   /* a rank that could not make a copy is asked for no other for so long */
+#define COPY_LOOK_MS 20u       /* nobody could be asked for a copy now: not again before */
+#define COPY_ALONE_MS 1000u    /* … and there is nobody */
 #define TAKEOVER_MS 500u       /* a master that follows another waits so long for what ranks hold */
 #define CLAIM_SILENT_MS 5000u  /* after that a rank that has not said what it holds is set up again */
 #define ABSENT_END_MS 2500u    /* at the end, for ranks that have not come to a master that follows another */
@@ -53,16 +58,19 @@
 #define COMMIT_ITEMS_MAX 8192u
 #define BACKLOG_BYTES_MAX (4u << 20) /* of commands that the log has not taken: then no new orders */
 #define OUTPUTS_FRAME_MAX 4096u
-#define OUTPUTS_RANK_US 10u /* of silence a rank between two OUTPUTS: many are told more at once */
-#define REFS_MAX 4096u      /* of a LOST or an ADOPT */
+#define OUTPUTS_RANK_US 10u   /* of silence a rank between two OUTPUTS: many are told more at once */
+#define COPIES_STEP_MAX 1024u /* asked for in one step */
+#define COPIES_AHEAD_MAX 16u  /* copies that a rank is asked for at once */
+#define REFS_MAX 4096u        /* of a LOST or an ADOPT */
 #define PUBLISH_BATCH_MAX 256u
 #define SAMPLE_TASKS_MAX 64u
 #define PUBLISHED_ITEMS_MAX 8192u
 
 /* Patience. */
-#define RETURNS_MAX 100u /* of one task, that do not count as attempts; then the job fails */
-#define STRIKES_MAX 8u   /* tasks in a row that fail on a rank; then it is set aside */
-#define REFUSALS_MAX 50u /* pauses in a row of a rank that does not take orders */
+#define RETURNS_MAX 100u  /* of one task, that do not count as attempts; then the job fails */
+#define STRIKES_MAX 8u    /* tasks in a row that fail on a rank; then it is set aside */
+#define COPY_TRIES_MAX 3u /* of one output; then it has no copy */
+#define REFUSALS_MAX 50u  /* pauses in a row of a rank that does not take orders */
 
 /* Bad records. */
 #define HUNTS_MAX 4096u /* tasks in which a record is looked for at once; others fail as without it */
@@ -90,11 +98,14 @@ typedef struct master_rank {
     uint64_t pid;
     uint64_t heard_ns, pause_ns, setup_ns;
     task_list running[TRM_PHASES];
-    task_list home;    /* reduces that wait, at home here */
-    uint32_t twins;    /* second attempts here … */
-    uint32_t unbegun;  /* … of reduces, that have not begun */
-    uint32_t slow;     /* tasks in a row that others have done before it */
-    size_t outputs_at; /* how far OUTPUTS has told */
+    task_list home;         /* reduces that wait, at home here */
+    uint32_t twins;         /* second attempts here … */
+    uint32_t unbegun;       /* … of reduces, that have not begun */
+    uint32_t slow;          /* tasks in a row that others have done before it */
+    size_t outputs_at;      /* how far OUTPUTS has told */
+    uint32_t copying;       /* copies that it is asked for … */
+    uint64_t copy_ns;       /* … when it said something of them last … */
+    uint64_t copy_pause_ns; /* … and before when it is asked for no other */
     uint32_t strikes, struck_task, refusals, idle_pulses, stuck_pulses;
     trm_pulse pulse;
     trm_status unfit;
@@ -121,6 +132,25 @@ typedef struct rank_list {
     uint32_t count;
 } rank_list;
 
+typedef enum copy_state {
+    COPY_NONE = 0, /* … and none is wanted */
+    COPY_WANTED,
+    COPY_ASKED,
+    COPY_HELD,
+    COPY_FAILED /* it was tried often enough */
+} copy_state;
+
+/* The second copy of a map output. Soft: whoever holds one tells every master. */
+typedef struct master_copy {
+    uint32_t rank;       /* ASKED, HELD: who */
+    uint32_t next;       /* in the queue of those that are wanted */
+    uint32_t epoch;      /* in which the output was committed, as far as this master knows */
+    uint32_t held_epoch; /* HELD: that it was told with */
+    uint8_t state : 3;   /* copy_state */
+    uint8_t queued : 1;  /* perhaps in vain: its state may have changed */
+    uint8_t failures : 4;
+} master_copy;
+
 /* A store whose runs are being taken over. */
 typedef struct master_store {
     struct master_store *next;
@@ -128,6 +158,7 @@ typedef struct master_store {
     uint32_t rank;    /* … */
     uint32_t adopter; /* NO_RANK: nobody yet */
     bool sent;
+    bool gone; /* what is left in it is read by nobody there: from copies, or made again */
     uint64_t heard_ns;
     task_list tasks; /* SOFT_ADOPTING */
     char host[TRM_HOST_NAME_BYTES];
@@ -223,6 +254,15 @@ struct trm_master {
     master_store *stores;
     bool outputs_missed; /* no memory to tell something */
 
+    /* Copies of them. */
+    master_copy *copies;                /* by map task; NULL: there are none, and none are made */
+    uint32_t copies_first, copies_last; /* the queue of those that are wanted */
+    uint32_t copy_turn;                 /* the rank that is looked at next */
+    uint64_t copies_ns;                 /* not before */
+    uint64_t copies_silent_ns;          /* when silence is looked for next */
+    uint64_t copies_made, copies_bytes, copies_used; /* by this master */
+    bool copies_alone, copies_told_failed;           /* said */
+
     /* Sampling. */
     trm_writer samples; /* blobs */
     uint32_t sampled;   /* tasks that are through */
@@ -246,6 +286,7 @@ struct trm_master {
     struct {
         uint64_t tasks, bytes, records;
     } unlisted[TRM_PHASES]; /* since the last event that counts them */
+    uint64_t copies_noted, copies_bytes_noted;
     trm_writer bindings;
     bool bindings_due, order_noted, end_noted;
     uint64_t status_ns;
@@ -372,8 +413,26 @@ void master_outputs_of_lost_rank(trm_master *self, uint32_t rank);
 void master_lost(trm_master *self, uint32_t from, trm_reader *body);
 void master_held(trm_master *self, uint32_t from, trm_reader *body);
 void master_lost_applied(trm_master *self, const trm_output_ref *ref, bool accepted);
+bool master_output_is_live(const trm_master *self, uint32_t task);
 void master_adopted_applied(trm_master *self, uint32_t rank, const trm_output_ref *ref, bool accepted);
 bool master_maps_are_needed(const trm_master *self);
+
+/* ---- master_copies.c ---- */
+trm_status master_copies_begin(trm_master *self, trm_err *err); /* after the tasks, before the outputs */
+void master_copies_close(trm_master *self);
+/* The output is another one than before: made in this launch. */
+void master_copy_forget(trm_master *self, uint32_t task);
+/* The output is where the table says, and should be kept on a second host. */
+void master_copy_want(trm_master *self, uint32_t task);
+/* A rank, not the one that the table names, that can be sent for; NO_RANK: none is known. */
+uint32_t master_copy_holder(const trm_master *self, uint32_t task);
+/* Copies may be told that are not known yet. */
+bool master_copies_may_come(const trm_master *self);
+/* Committed outputs that are of use and known to be on one host only. Looks at all of them. */
+uint64_t master_copies_missing(const trm_master *self);
+void master_copied(trm_master *self, uint32_t from, trm_reader *body);
+void master_copies_of_lost_rank(trm_master *self, uint32_t rank);
+bool master_copies_step(trm_master *self, uint64_t *wake_ns);
 
 /* ---- master_sample.c ---- */
 bool master_wants_cuts(const trm_master *self);
@@ -410,6 +469,7 @@ void master_note_twin(trm_master *self, const trm_order *order, uint32_t rank, u
 void master_note_probe(trm_master *self, uint32_t from, const trm_report *report);
 void master_note_skip(trm_master *self, const trm_skip *skip, const char *why, size_t why_len);
 void master_note_count(trm_master *self, const char *what, uint64_t count);
+void master_note_why(trm_master *self, const char *what, const char *why);
 void master_note_bindings(trm_master *self, const trm_hello *hello);
 void master_note_end(trm_master *self);
 void master_record_step(trm_master *self, uint64_t *wake_ns);

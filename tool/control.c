@@ -78,6 +78,7 @@ static bool is_for_leader(const trm_wire_header *header)
     case TRM_WIRE_PULSE:
     case TRM_WIRE_BYE:
     case TRM_WIRE_HELD:
+    case TRM_WIRE_COPIED:
         return true;
     default:
         return false;

@@ -180,6 +180,16 @@ static void print_progress(FILE *out, const trm_json_doc *doc, const trm_json_va
     fprintf(out, " failed; outputs lost: ");
     print_number(out, doc, record, "outputs_lost");
     putc('\n', out);
+    if (trm_json_get_u64(doc, record, "outputs_copied", 0) ||
+        trm_json_get_u64(doc, record, "copies_missing", 0)) {
+        fprintf(out, "  copies    ");
+        print_number(out, doc, record, "outputs_copied");
+        fprintf(out, " made, ");
+        print_number(out, doc, record, "copies_used");
+        fprintf(out, " used; outputs without one: ");
+        print_number(out, doc, record, "copies_missing");
+        putc('\n', out);
+    }
     if (trm_json_get_u64(doc, record, "records_skipped", 0)) {
         fprintf(out, "  skipped   ");
         print_number(out, doc, record, "records_skipped");

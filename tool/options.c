@@ -264,6 +264,8 @@ static const option_rule options[] = {
     {0, "speculate", "on|off", read_speculate, 0, 0, 0, "run the slowest tasks a second time elsewhere [on]"},
     {0, "compress", "auto|none|zlib[:LEVEL]", read_compress, 0, 0, 0,
      "of runs and of what crosses hosts [auto]"},
+    {0, "replicas", "N", read_u32, SPEC(replicas), 1, TRM_REPLICAS_MAX,
+     "hosts that keep what a map task has made: 2 outlives a host [1]"},
     {0, "scratch", "DIR", read_path, SPEC(scratch_dir), 0, 0,
      "for runs and spills, on each host [$TMPDIR or /tmp]"},
     {0, "state", "DIR", read_path, SPEC(state_dir), 0, 0,
@@ -407,6 +409,7 @@ trm_status trm_options_read(trm_options *self, int argc, char **argv, const trm_
                                    .line_bytes_max = TRM_LINE_BYTES_DEFAULT,
                                    .record_bytes_max = TRM_RECORD_BYTES_DEFAULT,
                                    .attempts_max = TRM_ATTEMPTS_DEFAULT,
+                                   .replicas = 1,
                                    .compress_level = 1}};
     arguments args = {.argc = argc, .next = 1, .argv = argv};
     trm_status status = read_all(self, &args, err);

@@ -194,6 +194,9 @@ static void show_counters(const trm_progress *progress, const trm_counters *coun
     }
     show_counter("attempts_failed", progress->attempts_failed);
     show_counter("outputs_lost", progress->outputs_lost);
+    show_counter("outputs_copied", progress->outputs_copied);
+    show_counter("outputs_copied_bytes", progress->outputs_copied_bytes);
+    show_counter("copies_used", progress->copies_used);
 }
 
 void trm_progress_summary(const trm_progress_view *self, const trm_progress *progress,

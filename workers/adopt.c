@@ -19,6 +19,7 @@
 typedef struct found_run {
     uint32_t task, attempt;
     uint64_t epoch;
+    bool copy;
 } found_run;
 
 typedef struct store {
@@ -30,6 +31,7 @@ struct trm_adopter {
     trm_fs *fs;
     trm_sender *sender;
     const char *run_store;
+    trm_copies *copies;
     store *first, **last; /* the first is being taken */
     unsigned count;
     store *taken; /* whose directories are to be removed at the end */
@@ -44,7 +46,7 @@ struct trm_adopter {
 };
 
 trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender, const char *run_store,
-                              trm_err *err)
+                              trm_copies *copies, trm_err *err)
 {
     trm_adopter *self = calloc(1, sizeof *self);
     trm_output_at *held = malloc(TRM_HELD_FRAME_MAX * sizeof *held);
@@ -53,7 +55,7 @@ trm_status trm_adopter_create(trm_adopter **out, trm_fs *fs, trm_sender *sender,
         free(held);
         return trm_err_set(err, TRM_ENOMEM, "no memory to take over runs");
     }
-    *self = (trm_adopter){.fs = fs, .sender = sender, .run_store = run_store, .held = held};
+    *self = (trm_adopter){.fs = fs, .sender = sender, .run_store = run_store, .copies = copies, .held = held};
     self->last = &self->first;
     *out = self;
     return TRM_OK;
@@ -113,10 +115,10 @@ static const char *number(const char *at, uint64_t max, uint64_t *out)
     return at == begin || (*begin == '0' && at != begin + 1) ? NULL : at;
 }
 
-bool trm_run_name_parse(const char *name, uint32_t *task, uint64_t *epoch, uint32_t *attempt)
+bool trm_run_name_parse(const char *name, char kind, uint32_t *task, uint64_t *epoch, uint32_t *attempt)
 {
     uint64_t found_task, found_epoch, found_attempt;
-    const char *at = name[0] == 'm' ? number(name + 1, TRM_TASKS_MAX - 1, &found_task) : NULL;
+    const char *at = name[0] == kind ? number(name + 1, TRM_TASKS_MAX - 1, &found_task) : NULL;
     at = at && !strncmp(at, ".e", 2) ? number(at + 2, UINT64_MAX - 9, &found_epoch) : NULL;
     at = at && !strncmp(at, ".a", 2) ? number(at + 2, UINT32_MAX, &found_attempt) : NULL;
     if (!at || strcmp(at, ".run") != 0)
@@ -130,9 +132,9 @@ bool trm_run_name_parse(const char *name, uint32_t *task, uint64_t *epoch, uint3
 static trm_status note_run(const char *name, void *context)
 {
     trm_adopter *self = context;
-    found_run run;
-    if (!trm_run_name_parse(name, &run.task, &run.epoch, &run.attempt) ||
-        run.epoch != self->first->what.epoch || self->runs_count == TRM_ADOPT_RUNS_MAX)
+    found_run run = {.copy = name[0] == 'c'};
+    if (!trm_run_name_parse(name, run.copy ? 'c' : 'm', &run.task, &run.epoch, &run.attempt) ||
+        (!run.copy && run.epoch != self->first->what.epoch) || self->runs_count == TRM_ADOPT_RUNS_MAX)
         return TRM_OK;
     if (self->runs_count == self->runs_room) {
         size_t room = self->runs_room ? self->runs_room * 2 : 256;
@@ -213,26 +215,64 @@ static trm_status give_name(trm_adopter *self, const found_run *run, const char 
 }
 
 /* One that was being written when its rank died has no index, and is left there. */
+static trm_status check_run(trm_adopter *self, const found_run *run, const char *path, trm_err *err)
+{
+    trm_run_index index;
+    trm_status status = trm_run_index_load(&index, self->fs, path, err);
+    if (status != TRM_OK)
+        return status;
+    if (index.task != run->task || index.attempt != run->attempt)
+        status = trm_err_set(err, TRM_ECORRUPT, "%s: its name is not its own", path);
+    trm_run_index_close(&index);
+    return status;
+}
+
 static bool take_run(trm_adopter *self, const found_run *run)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
     trm_err err = {""};
-    trm_run_index index;
     const trm_store *what = &self->first->what;
     if (trm_run_name(what->path, what->epoch, run->task, run->attempt, from, sizeof from) != TRM_OK ||
         trm_run_name(self->run_store, self->sender->epoch, run->task, run->attempt, to, sizeof to) != TRM_OK)
         return false;
-    trm_status status = trm_run_index_load(&index, self->fs, from, &err);
-    if (status == TRM_OK) {
-        if (index.task != run->task || index.attempt != run->attempt)
-            status = trm_err_set(&err, TRM_ECORRUPT, "%s: its name is not its own", from);
-        trm_run_index_close(&index);
-    }
+    trm_status status = check_run(self, run, from, &err);
     if (status == TRM_OK)
         status = give_name(self, run, from, to, &err);
     if (status != TRM_OK)
         trm_debug("a run is not taken over: %s", err.text);
     return status == TRM_OK;
+}
+
+static bool is_there(trm_adopter *self, const char *path, uint64_t *bytes)
+{
+    trm_file *file;
+    if (self->fs->ops->open(self->fs, path, TRM_FS_READ, &file, NULL) != TRM_OK)
+        return false;
+    bool sized = self->fs->ops->size(file, bytes, NULL) == TRM_OK;
+    self->fs->ops->close(file);
+    return sized;
+}
+
+/* What is there under its name already was told, or is one that this rank has made itself. */
+static void take_copy(trm_adopter *self, const found_run *run)
+{
+    char from[PATH_BYTES], copy[PATH_BYTES], to[PATH_BYTES];
+    trm_err err = {""};
+    uint64_t bytes = 0;
+    if (trm_copy_name(self->first->what.path, run->epoch, run->task, run->attempt, from, sizeof from) ||
+        trm_copy_name(self->run_store, run->epoch, run->task, run->attempt, copy, sizeof copy) ||
+        trm_run_name(self->run_store, self->sender->epoch, run->task, run->attempt, to, sizeof to) ||
+        is_there(self, copy, &bytes) || !is_there(self, from, &bytes))
+        return;
+    trm_status status = check_run(self, run, from, &err);
+    if (status == TRM_OK)
+        status = give_name(self, run, from, to, &err);
+    if (status == TRM_OK)
+        status = self->fs->ops->link(self->fs, from, copy, &err);
+    if (status == TRM_OK)
+        trm_copies_note(self->copies, run->task, run->attempt, run->epoch, bytes);
+    else
+        trm_debug("a copy of a run is not taken over: %s", err.text);
 }
 
 static bool tell(trm_adopter *self, uint32_t master, bool last)
@@ -277,11 +317,14 @@ bool trm_adopter_step(trm_adopter *self, uint32_t master)
         if (self->held_count == TRM_HELD_FRAME_MAX && !tell(self, master, false))
             return false;
         const found_run *run = &self->runs[self->runs_at++];
-        if (take_run(self, run))
+        if (run->copy)
+            take_copy(self, run);
+        else if (take_run(self, run))
             self->held[self->held_count++] = (trm_output_at){
                 .task = run->task, .attempt = run->attempt, .rank = self->sender->transport->rank};
     }
-    if (self->runs_at == self->runs_count && tell(self, master, true))
+    if (self->runs_at == self->runs_count && trm_copies_tell(self->copies, master) &&
+        tell(self, master, true))
         end_store(self);
     return true;
 }

@@ -52,6 +52,7 @@ struct trm_fetcher {
     trm_sender *sender;
     const char *run_store;
     uint32_t ranks;
+    char kind;
     peer *peers;
     uint32_t *busy; /* peers with something to ask for, or asked */
     uint32_t busy_count, turn;
@@ -179,12 +180,12 @@ static void extract_free(trm_fetcher *self, uint32_t number)
 /* ---- Making -------------------------------------------------------------------------------- */
 
 trm_status trm_fetcher_create(trm_fetcher **out, trm_fs *fs, trm_sender *sender, const char *run_store,
-                              uint32_t ranks, trm_err *err)
+                              uint32_t ranks, char kind, trm_err *err)
 {
     trm_fetcher *self = calloc(1, sizeof *self);
     if (self) {
-        *self =
-            (trm_fetcher){.fs = fs, .sender = sender, .run_store = run_store, .ranks = ranks, .free = NONE};
+        *self = (trm_fetcher){
+            .fs = fs, .sender = sender, .run_store = run_store, .ranks = ranks, .kind = kind, .free = NONE};
         self->done = (list){NONE, NONE};
         self->peers = malloc(ranks * sizeof *self->peers);
         self->busy = malloc(ranks * sizeof *self->busy);
@@ -203,8 +204,8 @@ trm_status trm_fetcher_create(trm_fetcher **out, trm_fs *fs, trm_sender *sender,
 
 void trm_fetcher_path(const trm_fetcher *self, const trm_extract_id *id, char *out)
 {
-    int len = snprintf(out, TRM_FETCH_PATH_BYTES, "%s/f%u.e%llu.a%u.p%u-%u.run", self->run_store, id->task,
-                       (unsigned long long)self->sender->epoch, id->attempt, id->first, id->last);
+    int len = snprintf(out, TRM_FETCH_PATH_BYTES, "%s/%c%u.e%llu.a%u.p%u-%u.run", self->run_store, self->kind,
+                       id->task, (unsigned long long)self->sender->epoch, id->attempt, id->first, id->last);
     assert(len > 0 && (size_t)len < TRM_FETCH_PATH_BYTES);
     (void)len;
 }

@@ -30,13 +30,14 @@ typedef struct trm_extract_id {
     uint32_t task, attempt, first, last;
 } trm_extract_id;
 
-/* Borrows all of it; `ranks`: of the job. TRM_ENOMEM. */
+/* Borrows all of it; `ranks`: of the job; `kind`: the first letter of its files' names, so that two fetchers
+ * of one store do not meet. TRM_ENOMEM. */
 trm_status trm_fetcher_create(trm_fetcher **out, trm_fs *fs, trm_sender *sender, const char *run_store,
-                              uint32_t ranks, trm_err *err);
+                              uint32_t ranks, char kind, trm_err *err);
 /* Removes the files of what was not fetched to its end. NULL is fine. */
 void trm_fetcher_destroy(trm_fetcher *self);
 
-/* Where the extract will lie: <store>/f<task>.e<epoch>.a<attempt>.p<first>-<last>.run, of
+/* Where the extract will lie: <store>/<kind><task>.e<epoch>.a<attempt>.p<first>-<last>.run, of
  * TRM_FETCH_PATH_BYTES. */
 void trm_fetcher_path(const trm_fetcher *self, const trm_extract_id *id, char *out);
 /* Asks `from` for an extract, behind what it was asked for before. One that is being fetched

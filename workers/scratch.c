@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define NAME_PREFIX "trireme-"
@@ -226,6 +227,12 @@ bool trm_scratch_is_kept(const trm_scratch *self)
     bool kept = is_kept(dir);
     close(dir);
     return kept;
+}
+
+bool trm_scratch_is_tight(const char *path)
+{
+    struct statvfs about;
+    return statvfs(path, &about) == 0 && about.f_bavail < about.f_blocks / 16;
 }
 
 void trm_scratch_close(trm_scratch *self)

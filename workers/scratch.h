@@ -49,6 +49,9 @@ bool trm_scratch_is_kept(const trm_scratch *self);
  * takes the mark away and removes the directory, if nobody uses it; else whoever does so
  * last, or a sweep. Nothing happens to what is no such directory of this user. */
 void trm_scratch_abandon(const char *runs);
+/* Whether so little of the file system of this path is free (a sixteenth) that what can be done without
+ * should not be written there. */
+bool trm_scratch_is_tight(const char *path);
 /* Lets go of the lock in this process. */
 void trm_scratch_close(trm_scratch *self);
 

@@ -137,7 +137,7 @@ trm_status trm_shuffle_create(trm_shuffle **out, trm_fs *fs, trm_sender *sender,
     if (status == TRM_OK)
         status = take_peers(self, setup);
     if (status == TRM_OK)
-        status = trm_fetcher_create(&self->fetcher, fs, sender, run_store, self->ranks, err);
+        status = trm_fetcher_create(&self->fetcher, fs, sender, run_store, self->ranks, 'f', err);
     if (status != TRM_OK) {
         trm_shuffle_destroy(self);
         return trm_err_set(err, status, "no memory for the shuffle of %u map tasks", setup->tasks);

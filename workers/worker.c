@@ -1,5 +1,5 @@
 /* The worker's life, and its frames. See worker.h; orders are in worker_orders.c, the data's way
- * in shuffle.c, fetch.c, fetch_serve.c and adopt.c.
+ * in shuffle.c, fetch.c, fetch_serve.c, adopt.c and copies.c.
  *
  *     HELLO (an executor is up, or none will be) ─▶ SETUP ─▶ ORDER, OUTPUTS, ADOPT … ─▶ END
  *       ─▶ the crew is stopped ─▶ BYE
@@ -63,7 +63,9 @@ trm_status trm_worker_create(trm_worker **out, const trm_spec *spec, trm_fs *fs,
     take_crew(self, why_not_status, why_not);
     trm_status status = trm_fetch_server_create(&self->server, fs, &self->sender, self->run_store, err);
     if (status == TRM_OK)
-        status = trm_adopter_create(&self->adopter, fs, &self->sender, self->run_store, err);
+        status = trm_copies_create(&self->copies, fs, &self->sender, self->run_store, err);
+    if (status == TRM_OK)
+        status = trm_adopter_create(&self->adopter, fs, &self->sender, self->run_store, self->copies, err);
     if (status != TRM_OK) {
         trm_worker_destroy(self);
         return status;
@@ -82,6 +84,8 @@ static void stop_crew(trm_worker *self, bool keep)
     self->shuffle = NULL;
     trm_adopter_destroy(self->adopter, keep || !self->ending);
     self->adopter = NULL;
+    trm_copies_destroy(self->copies);
+    self->copies = NULL;
     if (!self->crew)
         return;
     if (self->keeps && !keep)
@@ -99,6 +103,7 @@ void trm_worker_destroy(trm_worker *self)
     trm_crew_stop(self->crew, STOP_GRACE_MS);
     trm_fetch_server_destroy(self->server);
     trm_adopter_destroy(self->adopter, true);
+    trm_copies_destroy(self->copies);
     order_queue_close(&self->ready);
     order_queue_close(&self->reduces);
     trm_ledger_close(&self->ledger);
@@ -167,6 +172,7 @@ static void on_setup(trm_worker *self, const trm_wire_header *header, trm_reader
         self->claim_due = true;
         self->claim_at = 0;
         trm_ledger_send_again(&self->ledger);
+        trm_copies_tell_again(self->copies);
     } else { /* HELLO again, and so SETUP again: there may be memory then */
         self->dropped++;
         trm_debug("a set-up cannot be followed: %s", err.text[0] ? err.text : trm_status_name(status));
@@ -227,12 +233,23 @@ static void on_store(trm_worker *self, trm_reader *in, bool obey)
     trm_store_decode(&store, in);
     if (!obey)
         return;
-    if (!self->crew || !trm_adopter_add(self->adopter, &store)) {
+    if (!self->crew || !trm_adopter_add(self->adopter, &store))
         self->dropped++;
-    } else if (!self->keeps) {
-        self->keeps = true;
-        trm_crew_keep_scratch(self->crew, true);
-    }
+    else
+        worker_keep_scratch(self);
+}
+
+static void on_copy(trm_worker *self, trm_reader *in, bool obey)
+{
+    trm_copy what;
+    trm_copy_decode(&what, in);
+    if (!obey)
+        return;
+    if (!self->crew || what.task >= self->setup.tasks ||
+        !trm_copies_add(self->copies, &what, self->setup.partitions))
+        self->dropped++;
+    else
+        worker_keep_scratch(self);
 }
 
 static void on_end(trm_worker *self, trm_reader *body)
@@ -257,7 +274,8 @@ static void on_block(trm_worker *self, uint32_t from, trm_reader *body, uint64_t
 {
     trm_block block;
     trm_block_decode(&block, body);
-    if (!trm_reader_done(body) || !trm_shuffle_block(self->shuffle, from, &block, now_ns))
+    if (!trm_reader_done(body) || (!trm_shuffle_block(self->shuffle, from, &block, now_ns) &&
+                                   !trm_copies_block(self->copies, from, &block, now_ns)))
         self->dropped++;
 }
 
@@ -305,6 +323,9 @@ void trm_worker_receive(trm_worker *self, uint32_t from, const trm_wire_header *
         break;
     case TRM_WIRE_ADOPT:
         on_list(self, body, on_store);
+        break;
+    case TRM_WIRE_COPY:
+        on_list(self, body, on_copy);
         break;
     case TRM_WIRE_END:
         on_end(self, body);
@@ -363,7 +384,7 @@ static void say_pulse(trm_worker *self, uint64_t now_ns)
         pulse.queued += given > pulse.running ? given - pulse.running : 0;
     }
     if (self->shuffle)
-        pulse.fetched_bytes = trm_shuffle_fetched_bytes(self->shuffle);
+        pulse.fetched_bytes = trm_shuffle_fetched_bytes(self->shuffle) + trm_copies_bytes(self->copies);
     trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_PULSE);
     trm_pulse_encode(&pulse, frame);
     trm_begun begun;
@@ -446,6 +467,9 @@ static bool data_step(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns)
     bool any = trm_shuffle_step(self->shuffle, now_ns, wake_ns);
     any |= trm_fetch_server_step(self->server);
     any |= trm_adopter_step(self->adopter, self->master);
+    any |= trm_copies_step(self->copies, now_ns, wake_ns);
+    if (trm_copies_replaced(self->copies))
+        trm_fetch_server_reset(self->server);
     any |= self->reduces.count && worker_reduces_step(self);
     return any;
 }
@@ -454,7 +478,8 @@ static bool talk_step(trm_worker *self, uint64_t now_ns, uint64_t *wake_ns)
 {
     bool hello = self->hello_due || (self->hello_sent && !self->attached && now_ns >= self->hello_ns);
     bool any = hello && say_hello(self, now_ns);
-    any |= self->claim_due && worker_claim_send(self);
+    bool told = self->attached && trm_copies_tell(self->copies, self->master);
+    any |= self->claim_due && told && worker_claim_send(self);
     any |= self->ledger.due_bytes && worker_reports_send(self);
     any |= say_lost(self);
     if (self->hello_sent && now_ns >= self->pulse_ns)

@@ -289,11 +289,9 @@ bool worker_reduces_step(trm_worker *self)
 
 /* ---- What the crew says ---------------------------------------------------------------------- */
 
-/* The scratch directory outlives this rank from the moment that it has something of use to
- * others: see ADOPT. */
-static void keep_runs(trm_worker *self, const trm_report *report)
+void worker_keep_scratch(trm_worker *self)
 {
-    if (self->keeps || report->phase != TRM_PHASE_MAP || self->traits.map_only || !report->output_bytes)
+    if (self->keeps)
         return;
     self->keeps = true;
     trm_crew_keep_scratch(self->crew, true);
@@ -330,7 +328,8 @@ static void on_report(trm_worker *self, trm_report *report)
         end_reduce(self, &order);
     }
     if (report->status == TRM_OK) {
-        keep_runs(self, report);
+        if (report->phase == TRM_PHASE_MAP && !self->traits.map_only && report->output_bytes)
+            worker_keep_scratch(self);
         if (!report->probe)
             learn_time(self, report);
     }

@@ -4,6 +4,7 @@
 #define TRM_WORKERS_WORKER_SELF_H
 
 #include "workers/adopt.h"
+#include "workers/copies.h"
 #include "workers/fetch_serve.h"
 #include "workers/ledger.h"
 #include "workers/shuffle.h"
@@ -65,6 +66,7 @@ struct trm_worker {
     /* The data. */
     trm_shuffle *shuffle; /* since SETUP */
     trm_fetch_server *server;
+    trm_copies *copies;
     trm_adopter *adopter;
 
     /* The end. */
@@ -85,6 +87,9 @@ void worker_cancel(trm_worker *self, const trm_order *order);
 bool worker_crew_step(trm_worker *self);
 bool worker_reduces_step(trm_worker *self);
 bool worker_feed(trm_worker *self);
+/* The scratch directory outlives this rank from the moment that it has something of use to others: see
+ * ADOPT, COPY. */
+void worker_keep_scratch(trm_worker *self);
 /* Sends the reports that are due; false: the transport has no room, or there is no master now. */
 bool worker_reports_send(trm_worker *self);
 /* Says what is held; false: not all of it yet. */

@@ -86,6 +86,8 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
     trm_begun begun;
     trm_leads leads;
     trm_fetch fetch;
+    trm_copy copy;
+    trm_copied copied;
     switch (type) {
     case TRM_WIRE_CLAIM: /* its head; what follows is as in ORDER */
         trm_claim_decode(&claim, in);
@@ -101,6 +103,14 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
     case TRM_WIRE_LOST:
         trm_output_at_decode(&output, in);
         trm_output_at_encode(&output, out);
+        break;
+    case TRM_WIRE_COPY:
+        trm_copy_decode(&copy, in);
+        trm_copy_encode(&copy, out);
+        break;
+    case TRM_WIRE_COPIED:
+        trm_copied_decode(&copied, in);
+        trm_copied_encode(&copied, out);
         break;
     case TRM_WIRE_ADOPT:
         trm_store_decode(&store, in);

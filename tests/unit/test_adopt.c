@@ -20,6 +20,7 @@ typedef struct world {
     trm_transport_net *net;
     trm_sender sender;
     char *own;
+    trm_copies *copies;
     trm_adopter *adopter;
     trm_err err;
 } world;
@@ -31,13 +32,17 @@ static void world_init(world *self)
     self->net = trm_transport_net_create(&(trm_transport_net_options){.ranks = 1});
     self->sender = (trm_sender){.transport = trm_transport_net_rank(self->net, 0), .epoch = EPOCH};
     self->own = strdup(temp_tree_dir(&self->tree, "own"));
-    assert_int_equal(trm_adopter_create(&self->adopter, trm_fs_posix(), &self->sender, self->own, &self->err),
+    assert_int_equal(trm_copies_create(&self->copies, trm_fs_posix(), &self->sender, self->own, &self->err),
+                     0);
+    assert_int_equal(trm_adopter_create(&self->adopter, trm_fs_posix(), &self->sender, self->own,
+                                        self->copies, &self->err),
                      0);
 }
 
 static void world_close(world *self)
 {
     trm_adopter_destroy(self->adopter, false);
+    trm_copies_destroy(self->copies);
     trm_sender_close(&self->sender);
     trm_transport_net_destroy(self->net);
     free(self->own);
@@ -80,35 +85,60 @@ static off_t size_of(const char *store, uint64_t epoch, uint32_t task)
     return stat(path, &about) == 0 ? about.st_size : -1;
 }
 
-/* Returns how many runs it says it has. */
-static unsigned adopt(world *self, const char *path, uint64_t epoch)
+static void take_frame(world *self, trm_wire_type type, trm_reader *body)
+{
+    uint32_t from;
+    const uint8_t *bytes;
+    size_t len;
+    trm_wire_header header;
+    self->sender.transport->ops->poll(self->sender.transport);
+    assert_int_equal(self->sender.transport->ops->receive(self->sender.transport, &from, &bytes, &len), 0);
+    assert_int_equal(trm_wire_open(bytes, len, &header, body), TRM_OK);
+    assert_int_equal(header.type, type);
+}
+
+/* What it says of copies: the one. */
+static trm_copied one_copied(world *self)
+{
+    trm_reader body;
+    trm_copied copied;
+    take_frame(self, TRM_WIRE_COPIED, &body);
+    trm_copied_decode(&copied, &body);
+    assert_true(trm_reader_done(&body));
+    return copied;
+}
+
+static void take_over(world *self, const char *path, uint64_t epoch)
 {
     trm_store store = {.epoch = epoch};
-    unsigned held = 0;
-    bool last = false;
     snprintf(store.path, sizeof store.path, "%s", path);
     assert_true(trm_adopter_add(self->adopter, &store));
     while (trm_adopter_step(self->adopter, 0))
         continue;
+}
+
+/* Returns how many runs it says it has. */
+static unsigned held(world *self)
+{
+    unsigned held = 0;
+    bool last = false;
     while (!last) {
-        uint32_t from;
-        const uint8_t *bytes;
-        size_t len;
-        trm_wire_header header;
         trm_reader body;
         trm_held said;
         trm_output_at at;
-        self->sender.transport->ops->poll(self->sender.transport);
-        assert_int_equal(self->sender.transport->ops->receive(self->sender.transport, &from, &bytes, &len),
-                         0);
-        assert_int_equal(trm_wire_open(bytes, len, &header, &body), TRM_OK);
-        assert_int_equal(header.type, TRM_WIRE_HELD);
+        take_frame(self, TRM_WIRE_HELD, &body);
         for (trm_held_decode(&said, &body); trm_reader_left(&body); held++)
             trm_output_at_decode(&at, &body);
         assert_true(trm_reader_done(&body));
         last = said.last;
     }
     return held;
+}
+
+static unsigned adopt(world *self, const char *path, uint64_t epoch)
+{
+    take_over(self, path, epoch);
+    return held(self);
 }
 
 static void runs_stay_where_they_were(void **state)
@@ -153,12 +183,99 @@ static void what_it_has_made_itself_stays(void **state)
     world_close(&self);
 }
 
+/* As a rank of an earlier launch has left a copy behind. */
+static void make_copy(const char *store, uint64_t epoch, uint32_t task, size_t bytes)
+{
+    char run[1024], copy[1024];
+    make_run(store, epoch, task, bytes);
+    path_of(run, store, epoch, task, 0);
+    assert_int_equal(trm_copy_name(store, epoch, task, 0, copy, sizeof copy), TRM_OK);
+    assert_int_equal(link(run, copy), 0);
+}
+
+static bool is_copy(const char *store, uint64_t epoch, uint32_t task)
+{
+    char copy[1024];
+    assert_int_equal(trm_copy_name(store, epoch, task, 0, copy, sizeof copy), TRM_OK);
+    return access(copy, F_OK) == 0;
+}
+
+/* It is told with the launch that made it, before the last of HELD; of this launch it is when the master says
+ * so. */
+static void a_copy_is_told_as_one_of_its_launch_until_it_is_renewed(void **state)
+{
+    world self;
+    world_init(&self);
+    char *store = make_store(&self, "store");
+    make_copy(store, EPOCH - 1, 1, 10);
+    take_over(&self, store, EPOCH - 1);
+    trm_copied copied = one_copied(&self);
+    assert_int_equal(copied.task, 1);
+    assert_int_equal(copied.epoch, EPOCH - 1);
+    assert_int_equal(copied.status, TRM_OK);
+    assert_int_equal(copied.bytes, size_of(store, EPOCH - 1, 1));
+    assert_int_equal(held(&self), 1); /* its other name says nothing of that */
+    assert_int_equal(size_of(self.own, EPOCH, 1), size_of(store, EPOCH - 1, 1));
+    assert_true(is_copy(self.own, EPOCH - 1, 1) && !is_copy(self.own, EPOCH, 1));
+    trm_copy renew = {.task = 1, .epoch = EPOCH - 1};
+    assert_true(trm_copies_add(self.copies, &renew, 1));
+    assert_true(trm_copies_tell(self.copies, 0));
+    copied = one_copied(&self);
+    assert_int_equal(copied.epoch, EPOCH);
+    assert_int_equal(copied.status, TRM_OK);
+    assert_true(is_copy(self.own, EPOCH, 1));
+    renew.task = 2; /* there is none */
+    assert_true(trm_copies_add(self.copies, &renew, 1));
+    assert_true(trm_copies_tell(self.copies, 0));
+    assert_int_equal(one_copied(&self).status, TRM_ELOST);
+    world_close(&self);
+}
+
+/* Another master asks for the same store: it is told what was told, and no more. */
+static void a_copy_is_taken_once(void **state)
+{
+    world self;
+    trm_reader body;
+    trm_copied copied;
+    world_init(&self);
+    char *store = make_store(&self, "store");
+    make_copy(store, EPOCH - 1, 1, 10);
+    take_over(&self, store, EPOCH - 1);
+    one_copied(&self);
+    held(&self);
+    trm_copies_tell_again(self.copies);
+    take_over(&self, store, EPOCH - 1);
+    take_frame(&self, TRM_WIRE_COPIED, &body);
+    trm_copied_decode(&copied, &body);
+    assert_true(trm_reader_done(&body));
+    assert_int_equal(held(&self), 1);
+    world_close(&self);
+}
+
+/* The run that has its name is one of an attempt that is not committed, or the same: both stay unread. */
+static void a_copy_does_not_replace_what_this_rank_has_made(void **state)
+{
+    world self;
+    world_init(&self);
+    char *store = make_store(&self, "store");
+    make_copy(store, EPOCH - 1, 1, 10);
+    make_run(self.own, EPOCH, 1, 200);
+    off_t size = size_of(self.own, EPOCH, 1);
+    assert_int_equal(adopt(&self, store, EPOCH - 1), 0); /* nothing is told of a copy */
+    assert_int_equal(size_of(self.own, EPOCH, 1), size);
+    assert_false(is_copy(self.own, EPOCH - 1, 1));
+    world_close(&self);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(runs_stay_where_they_were),
         cmocka_unit_test(a_run_that_was_not_committed_gives_way),
         cmocka_unit_test(what_it_has_made_itself_stays),
+        cmocka_unit_test(a_copy_is_told_as_one_of_its_launch_until_it_is_renewed),
+        cmocka_unit_test(a_copy_is_taken_once),
+        cmocka_unit_test(a_copy_does_not_replace_what_this_rank_has_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

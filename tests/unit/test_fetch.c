@@ -54,7 +54,8 @@ static void world_init(world *self, const trm_transport_net_options *options)
         assert_int_equal(
             trm_fetch_server_create(&own->server, self->fs, &own->sender, own->store, &self->err), 0);
         assert_int_equal(
-            trm_fetcher_create(&own->fetcher, self->fs, &own->sender, own->store, RANKS, &self->err), TRM_OK);
+            trm_fetcher_create(&own->fetcher, self->fs, &own->sender, own->store, RANKS, 'f', &self->err),
+            TRM_OK);
     }
 }
 

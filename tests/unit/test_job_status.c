@@ -112,6 +112,10 @@ static void what_people_read(void **state)
         "words: failed, exit status 1\n  why       map 3?[2J?: no\n" BODY "  written   12 s ago\n");
     assert_non_null(strstr(print(NULL, true, false), "no record yet"));
     assert_non_null(strstr(print(NULL, false, false), "the same command goes on"));
+    assert_non_null(strstr(print("{\"state\":\"running\",\"outputs_copied\":3,\"copies_used\":1,"
+                                 "\"copies_missing\":2}",
+                                 true, false),
+                           "  copies    3 made, 1 used; outputs without one: 2\n"));
     /* Whatever is missing is a question, not a number. */
     assert_non_null(strstr(
         print("{\"state\":\"running\",\"ranks\":[7,{}],\"tasks\":{\"map\":{\"total\":1}}}", true, false),

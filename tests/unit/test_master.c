@@ -19,6 +19,7 @@
 
 #define MS TRM_NS_PER_MS
 #define RANKS 2u
+#define RANKS_MAX 3u
 #define ORDERS_MAX 256u
 #define PAUSE_MS 200u /* longer than a rank that has refused an order is left alone */
 #define SET_UP_MS 100u
@@ -30,7 +31,13 @@ typedef struct given {
     trm_order order;
 } given;
 
+typedef struct asked { /* COPY */
+    uint32_t to;
+    trm_copy at;
+} asked;
+
 typedef struct world {
+    uint32_t ranks, hosts;
     trm_spec spec;
     trm_traits traits;
     trm_submission submission;
@@ -42,7 +49,11 @@ typedef struct world {
     uint64_t now_ns, term;
     given given[ORDERS_MAX]; /* all that was ordered, in order */
     unsigned count;
-    unsigned runs[RANKS]; /* how many of what it was ordered the rank says to run, the oldest ones */
+    unsigned runs[RANKS_MAX]; /* how many of what it was ordered the rank says to run, the oldest ones */
+    asked asked[ORDERS_MAX];  /* all that was to be copied, in order */
+    unsigned asked_count;
+    trm_output_at outputs[ORDERS_MAX]; /* as told last, by task */
+    bool dead[RANKS_MAX];
 } world;
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
@@ -74,6 +85,19 @@ static trm_status outbox_send(void *context, uint32_t to, const void *frame, siz
         assert_true(trm_reader_ok(&body));
         take_order(self, to, header.type == TRM_WIRE_CANCEL, &order);
     }
+    while (header.type == TRM_WIRE_OUTPUTS && trm_reader_left(&body)) {
+        trm_output_at at;
+        trm_output_at_decode(&at, &body);
+        assert_true(trm_reader_ok(&body) && at.task < ORDERS_MAX);
+        self->outputs[at.task] = at;
+    }
+    while (header.type == TRM_WIRE_COPY && trm_reader_left(&body)) {
+        asked *added = &self->asked[self->asked_count++];
+        assert_true(self->asked_count < ORDERS_MAX);
+        added->to = to;
+        trm_copy_decode(&added->at, &body);
+        assert_true(trm_reader_ok(&body));
+    }
     return TRM_OK;
 }
 
@@ -91,7 +115,7 @@ static void say_hello(world *self, uint32_t from, uint32_t executors)
     static trm_hello hello;
     trm_writer body = {0};
     hello = (trm_hello){.pid = 100 + from, .executors = executors, .traits = self->traits};
-    snprintf(hello.host, sizeof hello.host, "host%u", from);
+    snprintf(hello.host, sizeof hello.host, "host%u", from % self->hosts);
     snprintf(hello.run_store, sizeof hello.run_store, "/scratch/%u", from);
     trm_hello_encode(&hello, &body);
     hear(self, from, TRM_WIRE_HELLO, &body);
@@ -152,6 +176,19 @@ static void say_report(world *self, given *of, trm_status status, uint64_t took_
     trm_writer_close(&body);
 }
 
+static void say_copied(world *self, const asked *of, uint64_t epoch, trm_status status)
+{
+    trm_writer body = {0};
+    trm_copied copied = {.task = of->at.task,
+                         .attempt = of->at.attempt,
+                         .epoch = epoch,
+                         .status = status,
+                         .bytes = status == TRM_OK ? 100 : 0};
+    trm_copied_encode(&copied, &body);
+    hear(self, of->to, TRM_WIRE_COPIED, &body);
+    trm_writer_close(&body);
+}
+
 /* Time goes on, and everybody says that it lives. */
 static void wait_ms(world *self, uint64_t ms)
 {
@@ -159,8 +196,9 @@ static void wait_ms(world *self, uint64_t ms)
     for (; self->now_ns < end_ns; self->now_ns += 10 * MS) {
         uint64_t wake_ns = UINT64_MAX;
         if (self->now_ns / MS % TRM_PULSE_MS == 0)
-            for (uint32_t i = 0; i < RANKS; i++)
-                say_pulse(self, i);
+            for (uint32_t i = 0; i < self->ranks; i++)
+                if (!self->dead[i])
+                    say_pulse(self, i);
         while (trm_master_step(self->master, self->now_ns, self->now_ns / MS, &wake_ns))
             ;
     }
@@ -169,8 +207,9 @@ static void wait_ms(world *self, uint64_t ms)
 /* SETUP has been said, and is answered. */
 static void claim_all(world *self)
 {
-    for (uint32_t i = 0; i < RANKS; i++)
-        say_claim(self, i);
+    for (uint32_t i = 0; i < self->ranks; i++)
+        if (!self->dead[i])
+            say_claim(self, i);
     wait_ms(self, SET_UP_MS);
 }
 
@@ -195,22 +234,29 @@ static unsigned orders_of(const world *self, trm_phase phase)
 
 /* ---- Begin and end -------------------------------------------------------------------------------- */
 
-static world *begin(uint32_t tasks, uint32_t partitions, bool range_partitioned)
+typedef struct shape {
+    uint32_t tasks, partitions;
+    bool range_partitioned;
+    uint32_t ranks, hosts, replicas;
+} shape;
+
+static world *begin(const shape *of)
 {
     static char out[] = "/out", state[] = "/out/.trireme";
     static world whole;
     world *self = &whole;
     trm_err err = {""};
     uint32_t crc;
-    *self = (world){.now_ns = TRM_NS_PER_S};
+    *self = (world){.now_ns = TRM_NS_PER_S, .ranks = of->ranks, .hosts = of->hosts};
     self->spec = (trm_spec){.output_dir = out,
                             .state_dir = state,
                             .attempts_max = TRM_ATTEMPTS_DEFAULT,
-                            .tasks = tasks,
-                            .partitions = partitions};
+                            .tasks = of->tasks,
+                            .partitions = of->partitions,
+                            .replicas = of->replicas};
     self->traits =
-        (trm_traits){.name = "hand", .input = TRM_INPUT_NONE, .range_partitioned = range_partitioned};
-    self->traits.map_only = !partitions;
+        (trm_traits){.name = "hand", .input = TRM_INPUT_NONE, .range_partitioned = of->range_partitioned};
+    self->traits.map_only = !of->partitions;
     self->fs = trm_fs_mem_create(1);
     self->disk = trm_log_disk_create();
     assert_int_equal(
@@ -226,7 +272,7 @@ static world *begin(uint32_t tasks, uint32_t partitions, bool range_partitioned)
                                 .fs = self->fs,
                                 .replica = &self->replica,
                                 .outbox = {outbox_send, self},
-                                .ranks = RANKS,
+                                .ranks = of->ranks,
                                 .seed = 1,
                                 .wall_ms = 1};
     assert_int_equal(trm_master_create(&self->master, &config, &err), TRM_OK);
@@ -243,16 +289,27 @@ static void end(world *self)
     trm_fs_mem_destroy(self->fs);
 }
 
-static world *begin_with_ranks(uint32_t tasks, uint32_t partitions, bool range_partitioned,
-                               const uint32_t executors[RANKS])
+static world *begin_shaped(const shape *of, const uint32_t executors[])
 {
-    world *self = begin(tasks, partitions, range_partitioned);
+    world *self = begin(of);
     wait_ms(self, SET_UP_MS);
-    for (uint32_t i = 0; i < RANKS; i++)
+    for (uint32_t i = 0; i < self->ranks; i++)
         say_hello(self, i, executors[i]);
     wait_ms(self, SET_UP_MS);
     claim_all(self);
     return self;
+}
+
+static world *begin_with_ranks(uint32_t tasks, uint32_t partitions, bool range_partitioned,
+                               const uint32_t executors[RANKS])
+{
+    return begin_shaped(&(shape){.tasks = tasks,
+                                 .partitions = partitions,
+                                 .range_partitioned = range_partitioned,
+                                 .ranks = RANKS,
+                                 .hosts = RANKS,
+                                 .replicas = 1},
+                        executors);
 }
 
 /* ---- Samples -------------------------------------------------------------------------------------- */
@@ -382,6 +439,146 @@ static void attempts_are_gone_when_all_have_left(void **state)
     end(self);
 }
 
+/* ---- Copies ---------------------------------------------------------------------------------------- */
+
+#define MAPS 6u
+#define COPY_PAUSED_MS 11000u /* a rank that could not make a copy is left alone for ten seconds */
+
+/* All maps are done. */
+static world *begin_mapped(uint32_t ranks, uint32_t hosts, uint32_t replicas)
+{
+    const shape of = {.tasks = MAPS, .partitions = 2, .ranks = ranks, .hosts = hosts, .replicas = replicas};
+    world *self = begin_shaped(&of, (uint32_t[]){MAPS / ranks, MAPS / ranks, MAPS / ranks});
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
+    for (uint32_t task = 0; task < MAPS; task++)
+        say_report(self, order_of(self, TRM_PHASE_MAP, task), TRM_OK, 1);
+    wait_ms(self, PAUSE_MS);
+    return self;
+}
+
+/* What was to be copied last. */
+static const asked *copy_of(const world *self, uint32_t task)
+{
+    for (unsigned i = self->asked_count; i-- > 0;)
+        if (self->asked[i].at.task == task)
+            return &self->asked[i];
+    return NULL;
+}
+
+static void copy_all(world *self, uint64_t epoch)
+{
+    for (uint32_t task = 0; task < MAPS; task++)
+        say_copied(self, copy_of(self, task), epoch, TRM_OK);
+    wait_ms(self, PAUSE_MS);
+}
+
+static void die(world *self, uint32_t rank)
+{
+    self->dead[rank] = true;
+    trm_master_rank_dead(self->master, rank);
+    wait_ms(self, PAUSE_MS);
+}
+
+static void a_host_goes_and_its_outputs_are_read_from_their_copies(void **state)
+{
+    world *self = begin_mapped(3, 3, 2);
+    assert_int_equal(self->asked_count, MAPS);
+    for (uint32_t task = 0; task < MAPS; task++) {
+        assert_int_equal(copy_of(self, task)->at.rank, self->outputs[task].rank);
+        assert_true(copy_of(self, task)->to != self->outputs[task].rank);
+    }
+    copy_all(self, trm_master_epoch(self->master));
+    trm_output_at before[MAPS];
+    memcpy(before, self->outputs, sizeof before);
+    die(self, 1);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
+    for (uint32_t task = 0; task < MAPS; task++) {
+        uint32_t kept = before[task].rank == 1 ? copy_of(self, task)->at.rank : before[task].rank;
+        assert_true(self->outputs[task].rank != 1);
+        assert_int_equal(self->outputs[task].rank, kept);
+        assert_int_equal(self->outputs[task].attempt, before[task].attempt);
+    }
+    /* What has lost one of its two is copied again, to where there is none of it. */
+    for (uint32_t task = 0; task < MAPS; task++) {
+        assert_true(copy_of(self, task)->to != 1);
+        assert_true(copy_of(self, task)->to != self->outputs[task].rank);
+    }
+    copy_all(self, trm_master_epoch(self->master));
+    die(self, 2);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
+    for (uint32_t task = 0; task < MAPS; task++)
+        assert_int_equal(self->outputs[task].rank, 0);
+    end(self);
+}
+
+static void without_copies_they_are_made_again(void **state)
+{
+    world *self = begin_mapped(3, 3, 1);
+    assert_int_equal(self->asked_count, 0);
+    unsigned lost = 0;
+    for (uint32_t task = 0; task < MAPS; task++)
+        lost += self->outputs[task].rank == 1;
+    assert_true(lost > 0);
+    die(self, 1);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS + lost);
+    end(self);
+}
+
+/* Of another launch the number of the attempt says nothing. */
+static void a_copy_of_another_launch_is_none(void **state)
+{
+    world *self = begin_mapped(3, 3, 2);
+    copy_all(self, trm_master_epoch(self->master) + 1);
+    die(self, 1);
+    assert_true(orders_of(self, TRM_PHASE_MAP) > MAPS);
+    end(self);
+}
+
+static void a_copy_that_cannot_be_made_is_tried_elsewhere_and_given_up(void **state)
+{
+    world *self = begin_mapped(3, 3, 2);
+    uint64_t epoch = trm_master_epoch(self->master);
+    uint32_t first = copy_of(self, 0)->to;
+    say_copied(self, copy_of(self, 0), epoch, TRM_ENOSPACE);
+    wait_ms(self, PAUSE_MS);
+    assert_int_equal(self->asked_count, MAPS + 1);
+    assert_true(copy_of(self, 0)->to != first);
+    for (unsigned i = 0; i < 5; i++) {
+        say_copied(self, copy_of(self, 0), epoch, TRM_ENOSPACE);
+        wait_ms(self, COPY_PAUSED_MS);
+    }
+    assert_int_equal(self->asked_count, MAPS + 2); /* three times in all */
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
+    assert_true(orders_of(self, TRM_PHASE_REDUCE) > 0);
+    end(self);
+}
+
+/* A reduce complains of the first one, which is there but damaged. */
+static void an_output_that_cannot_be_read_is_read_from_its_copy(void **state)
+{
+    world *self = begin_mapped(3, 3, 2);
+    copy_all(self, trm_master_epoch(self->master));
+    trm_writer body = {0};
+    trm_output_at damaged = self->outputs[0];
+    trm_output_at_encode(&damaged, &body);
+    hear(self, copy_of(self, 0)->to, TRM_WIRE_LOST, &body);
+    trm_writer_close(&body);
+    uint32_t holder = copy_of(self, 0)->to;
+    wait_ms(self, PAUSE_MS);
+    assert_int_equal(self->outputs[0].rank, holder);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
+    end(self);
+}
+
+static void ranks_of_one_host_copy_nothing(void **state)
+{
+    world *self = begin_mapped(2, 1, 2);
+    wait_ms(self, COPY_PAUSED_MS);
+    assert_int_equal(self->asked_count, 0);
+    assert_true(orders_of(self, TRM_PHASE_REDUCE) > 0);
+    end(self);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +587,12 @@ int main(void)
         cmocka_unit_test(a_rank_that_runs_slowly_is_set_aside),
         cmocka_unit_test(what_only_waits_does_not_set_a_rank_aside),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
+        cmocka_unit_test(a_host_goes_and_its_outputs_are_read_from_their_copies),
+        cmocka_unit_test(without_copies_they_are_made_again),
+        cmocka_unit_test(a_copy_of_another_launch_is_none),
+        cmocka_unit_test(a_copy_that_cannot_be_made_is_tried_elsewhere_and_given_up),
+        cmocka_unit_test(an_output_that_cannot_be_read_is_read_from_its_copy),
+        cmocka_unit_test(ranks_of_one_host_copy_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

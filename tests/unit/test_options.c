@@ -37,12 +37,13 @@ static void test_everything(void **state)
     trm_options options;
     trm_err err;
     assert_int_equal(
-        read_line(&options,
-                  "-n4 wordcount a --output=/tmp/out// b -p x=1 -p flag --param y=a=b --gzip --overwrite "
-                  "--partitions 7 --tasks 9 --split-size 64M --line-max 1K --record-max 2MiB --executors 3 "
-                  "--bind numa --memory 128M --max-attempts 2 --task-timeout 1.5s --compress zlib:6 "
-                  "-v --report-bindings --relaunch 7 --speculate off -- -c",
-                  NULL, &err),
+        read_line(
+            &options,
+            "-n4 wordcount a --output=/tmp/out// b -p x=1 -p flag --param y=a=b --gzip --overwrite "
+            "--partitions 7 --tasks 9 --split-size 64M --line-max 1K --record-max 2MiB --executors 3 "
+            "--bind numa --memory 128M --max-attempts 2 --task-timeout 1.5s --compress zlib:6 --replicas 2 "
+            "-v --report-bindings --relaunch 7 --speculate off -- -c",
+            NULL, &err),
         TRM_OK);
     const trm_spec *spec = &options.spec;
     assert_int_equal(options.ranks, 4);
@@ -75,6 +76,7 @@ static void test_everything(void **state)
     assert_int_equal(spec->compress_level, 6);
     assert_int_equal(spec->skips_max, 0);
     assert_true(spec->never_twice);
+    assert_int_equal(spec->replicas, 2);
     trm_options_close(&options);
 }
 
@@ -148,6 +150,7 @@ static void test_mistakes(void **state)
         {"wordcount in -o o --memory lots", "--memory takes a size"},
         {"wordcount in -o o --task-timeout soon", "--task-timeout takes a time"},
         {"wordcount in -o o --task-timeout 1ms", "--task-timeout 1ms is out of range"},
+        {"wordcount in -o o --replicas 3", "--replicas 3 is out of range: 1 to 2"},
         {"wordcount in -o o --compress lz4", "--compress takes auto"},
         {"wordcount in -o o --compress zlib:12", "--compress takes auto"},
         {"wordcount in -o o --bind socket", "--bind takes core"},
