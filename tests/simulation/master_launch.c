@@ -6,13 +6,12 @@ trm_master *master_of(const history *self)
     return self->leader == NOBODY ? NULL : self->masters[self->leader];
 }
 
-static bool is_readable(void *context, uint32_t reader, const trm_output_at *at)
+static const sim_run *find_output(void *context, uint32_t reader, const trm_output_at *at)
 {
     history *self = context;
     const char *store = self->store[at->rank];
-    if (!sim_runs_find(&self->runs, store, self->table.epoch, at->task, at->attempt))
-        return false;
-    return self->alive[at->rank] || strcmp(self->host[reader], self->host[at->rank]) == 0;
+    const sim_run *run = sim_runs_find(&self->runs, store, self->table.epoch, at->task, at->attempt);
+    return self->alive[at->rank] || strcmp(self->host[reader], self->host[at->rank]) == 0 ? run : NULL;
 }
 
 static trm_status outbox_send(void *context, uint32_t to, const void *frame, size_t len)
@@ -45,7 +44,7 @@ static void make_workers(history *self)
             .sick_ns = !self->spec.never_twice && i != self->keeper && often(self, 200)
                            ? self->now_ns + below(self, 5000) * TRM_NS_PER_MS
                            : 0,
-            .is_readable = is_readable,
+            .find_output = find_output,
             .ordered = on_order,
             .context = self,
         };
@@ -204,7 +203,8 @@ static void lose_some(history *self)
 static bool is_for_master(uint8_t type)
 {
     return type == TRM_WIRE_HELLO || type == TRM_WIRE_CLAIM || type == TRM_WIRE_REPORT ||
-           type == TRM_WIRE_LOST || type == TRM_WIRE_BYE || type == TRM_WIRE_HELD || type == TRM_WIRE_PULSE;
+           type == TRM_WIRE_LOST || type == TRM_WIRE_BYE || type == TRM_WIRE_HELD ||
+           type == TRM_WIRE_COPIED || type == TRM_WIRE_PULSE;
 }
 
 static void learn_leader(history *self, uint32_t rank, uint32_t from, const trm_wire_header *header)

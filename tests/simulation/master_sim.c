@@ -37,6 +37,7 @@ static void draw_job(history *self)
     self->spec = (trm_spec){.output_dir = out,
                             .state_dir = state,
                             .attempts_max = TRM_ATTEMPTS_DEFAULT,
+                            .replicas = 1 + self->seed % 2,
                             .tasks = 1 + below(self, often(self, 100) ? 2000 : 60),
                             .partitions = 1 + (uint32_t)below(self, 12)};
     self->traits =

@@ -13,6 +13,18 @@
 
 /* ---- The mood. ---- */
 
+/* Nothing else: silence is death then, and what is told is heard. So it is known what a master knows. */
+static void only_deaths(mood *m)
+{
+    static const fault others[] = {FAULT_PAUSE_LEADER, FAULT_PAUSE, FAULT_CUT,  FAULT_LOSS,
+                                   FAULT_SLOW,         FAULT_RUNS,  FAULT_FULL, FAULT_LAUNCH};
+    for (unsigned i = 0; i < sizeof others / sizeof others[0]; i++)
+        m->weight[others[i]] = 0;
+    m->weight[FAULT_HOST] = 20;
+    m->weight[FAULT_KILL] = 5;
+    m->chaos_every_ns = 3000 * MS; /* copies are made between */
+}
+
 void mood_draw(world *w)
 {
     mood *m = &w->mood;
@@ -26,6 +38,8 @@ void mood_draw(world *w)
     fault only = (fault)below(w, FAULTS);
     for (unsigned i = 0; i < FAULTS; i++)
         m->weight[i] = (one ? i == only : often(w, 600)) ? usual[i] : 0;
+    if (w->spec.replicas > 1 && w->seed % 2)
+        only_deaths(m);
     static const uint64_t every_ms[] = {150, 400, 800, 2000};
     m->chaos_every_ns = every_ms[below(w, 4)] * MS;
     m->calm_ns = w->now_ns + (2000 + below(w, 25000)) * MS;
@@ -103,6 +117,7 @@ static bool pause_one(process *p)
 
 static void lose_runs(world *w, const char *scratch, unsigned permille)
 {
+    w->lost_runs = true;
     for (size_t i = 0; i < w->runs.count; i++)
         if (strncmp(w->runs.run[i].store, scratch, strlen(scratch)) == 0 && often(w, permille))
             w->runs.run[i].gone = true;
@@ -279,6 +294,8 @@ static bool happen(world *w, fault what)
         return fill_disk(w);
     case FAULT_RUNS:
         lose_runs(w, "/scratch/", 200);
+        for (unsigned i = 0; i < LIVE_LAUNCHES_MAX; i++)
+            w->launch[i].lost_runs = true;
         return true;
     case FAULT_LAUNCH:
         return lose_launch(w);

@@ -14,8 +14,11 @@
 #include "runtime/crc32c.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define COPY_KNOWN_NS (1000 * MS) /* then the master has heard of it */
 
 void check_begin(world *w)
 {
@@ -129,6 +132,82 @@ static bool is_at_hand(const process *p, const known_task *was, uint32_t task)
     return holder->alive && sim_runs_find(&l->in->runs, holder->store, l->epoch, task, was->attempt);
 }
 
+static const process *rank_of_store(const launch *l, const char *store)
+{
+    for (uint32_t rank = 0; rank < l->ranks; rank++)
+        if (strcmp(l->process[rank].store, store) == 0)
+            return &l->process[rank];
+    return NULL;
+}
+
+/* A rank that lives has told the master of this term long ago that it has a copy, and no rank had one that
+ * has died since: that one the master may have gone by. */
+static bool has_copy(const process *p, const known_task *was, uint32_t task)
+{
+    const launch *l = p->of;
+    const world *w = l->in;
+    bool any = false;
+    for (size_t i = 0; i < w->runs.count; i++) {
+        const sim_run *run = &w->runs.run[i];
+        const process *holder = rank_of_store(l, run->store);
+        if (!holder || run->task != task || run->attempt != was->attempt || run->copy_of != l->epoch ||
+            holder->rank == was->rank)
+            continue;
+        if (!holder->alive)
+            return false;
+        any |=
+            !run->gone && run->told_term == w->truth.master_term && run->told_ns + COPY_KNOWN_NS <= w->now_ns;
+    }
+    return any;
+}
+
+/* A copy of an output of an earlier launch lies on a host where a rank can take it, and no rank has died. */
+static bool could_be_taken(const process *p, const known_task *was, uint32_t task)
+{
+    const launch *l = p->of;
+    const world *w = l->in;
+    unsigned there = 0, hosts = 0;
+    char scratch[32];
+    for (uint32_t rank = 0; rank < l->ranks; rank++)
+        if (!l->process[rank].alive || l->process[rank].unfit)
+            return false;
+    for (size_t i = 0; i < w->runs.count; i++) {
+        const sim_run *run = &w->runs.run[i];
+        if (run->gone || run->task != task || run->attempt != was->attempt)
+            continue;
+        if (!run->copy_of && run->made != was->made)
+            return false; /* it may have the name */
+        bool is_copy = run->copy_of == was->epoch && run->made == was->made;
+        for (uint32_t rank = 0; rank < l->ranks && is_copy; rank++) {
+            snprintf(scratch, sizeof scratch, "/scratch/%u/", l->process[rank].host);
+            hosts += strncmp(run->store, scratch, strlen(scratch)) == 0;
+        }
+        there += is_copy;
+    }
+    return there && hosts;
+}
+
+/* What is read elsewhere from now on is what was committed. */
+static void check_moved(process *p, uint32_t task, const known_task *was, const trm_table_task *now)
+{
+    const launch *l = p->of;
+    world *w = l->in;
+    bool any = false, same = false;
+    for (size_t i = 0; now->rank < l->ranks && i < w->runs.count; i++) {
+        const sim_run *run = &w->runs.run[i];
+        if (run->gone || run->epoch != l->epoch || run->task != task || run->attempt != now->attempt ||
+            strcmp(run->store, l->process[now->rank].store) != 0)
+            continue;
+        any = true;
+        same |= run->made == was->made;
+    }
+    if (was->made && any && !same && !w->lost_runs)
+        world_fail(w, "the output of map %u is read on rank %u, where another attempt's is", task, now->rank);
+    const process *before = was->rank < l->ranks ? &l->process[was->rank] : NULL;
+    w->totals->outputs_moved +=
+        was->epoch == l->epoch && before && before->host != l->process[now->rank].host;
+}
+
 static void check_commit(process *p, unsigned phase, uint32_t task, const known_task *was, bool parts)
 {
     world *w = p->of->in;
@@ -137,12 +216,19 @@ static void check_commit(process *p, unsigned phase, uint32_t task, const known_
     w->totals->commits++;
 }
 
-static void check_lost(process *p, uint32_t task, const known_task *was, bool parts)
+static void check_lost(process *p, uint32_t task, const known_task *was, bool parts, bool by_command)
 {
     world *w = p->of->in;
     if (parts)
         world_fail(w, "part %u was committed and is not any more", task);
     w->totals->outputs_lost++;
+    bool earlier = was->epoch < p->of->epoch && was->made;
+    if (by_command &&
+        (was->epoch == p->of->epoch ? has_copy(p, was, task) : earlier && could_be_taken(p, was, task))) {
+        w->totals->outputs_copied++;
+        if (!p->of->disturbed && !p->of->lost_runs)
+            world_fail(w, "the output of map %u is given up though there is a copy of it", task);
+    }
     if (!is_at_hand(p, was, task))
         return;
     w->totals->outputs_lost_early++;
@@ -161,6 +247,10 @@ static void check_task(process *p, unsigned phase, uint32_t number, const trm_ta
     known->rank = now->rank;
     known->ever |= now->state != TRM_TASK_PENDING || (!type && now->counted);
     bool same = now->attempt == was.attempt && now->epoch == was.epoch && now->rank == was.rank;
+    if (type == TRM_COMMAND_COMMIT && was.state == TRM_TASK_PENDING)
+        known->made = now->epoch;
+    if (!type && !same)
+        known->made = 0;
     if (was.state == now->state && (same || was.state == TRM_TASK_PENDING))
         return;
     bool moved = was.state == now->state;
@@ -179,10 +269,12 @@ static void check_task(process *p, unsigned phase, uint32_t number, const trm_ta
                    now->state, type);
     if (!type && parts && (now->state < was.state || (was.state != TRM_TASK_PENDING && !same)))
         world_fail(w, "the launch begins without part %u, which was committed", number);
+    if (moved && type == TRM_COMMAND_ADOPT)
+        check_moved(p, number, &was, now);
     if (!moved && was.state == TRM_TASK_PENDING)
         check_commit(p, phase, number, &was, parts);
     if (!moved && now->state == TRM_TASK_PENDING)
-        check_lost(p, number, &was, parts);
+        check_lost(p, number, &was, parts, type != 0); /* an image says nothing of the launch that did it */
     if (now->state == TRM_TASK_PUBLISHED && !part_is_there(w, number))
         world_fail(w, "part %u is published and is not there", number);
 }

@@ -98,13 +98,12 @@ static const trm_control_worker worker_ops = {.receive = worker_receive,
                                               .ended = worker_ended};
 
 /* In place, when it is of the same host; else from its rank. */
-static bool is_readable(void *context, uint32_t reader, const trm_output_at *at)
+static const sim_run *find_output(void *context, uint32_t reader, const trm_output_at *at)
 {
     const process *p = context;
     const process *holder = &p->of->process[at->rank];
-    if (!sim_runs_find(&p->of->in->runs, holder->store, p->of->epoch, at->task, at->attempt))
-        return false;
-    return holder->alive || holder->host == p->host;
+    const sim_run *run = sim_runs_find(&p->of->in->runs, holder->store, p->of->epoch, at->task, at->attempt);
+    return holder->alive || holder->host == p->host ? run : NULL;
 }
 
 static void make_worker(process *p)
@@ -125,9 +124,10 @@ static void make_worker(process *p)
         .hello_ns = w->now_ns + below(w, late && !w->calm ? 9000 * MS : 100 * MS),
         .watches_master = true,
         .seed = trm_draw_next(&w->draw),
-        .is_readable = is_readable,
+        .find_output = find_output,
         .context = p,
     };
+    p->unfit = config.hello_status != TRM_OK;
     p->worker = sim_worker_create(&config);
 }
 

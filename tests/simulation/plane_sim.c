@@ -41,6 +41,8 @@ static void print_totals(uint64_t first, const void *sum)
            ", images %" PRIu64 ", outputs lost %" PRIu64 " (%" PRIu64 " while they were there)\n",
            t->commands, t->commits, t->orders, t->failovers, t->images, t->outputs_lost,
            t->outputs_lost_early);
+    printf("  outputs read from a copy %" PRIu64 ", made again though they had one %" PRIu64 "\n",
+           t->outputs_moved, t->outputs_copied);
     printf("  messages %" PRIu64 ", lost %" PRIu64 "; processes killed %" PRIu64 ", without power %" PRIu64
            "\n  faults:",
            t->messages, t->messages_lost, t->killed, t->powerless);

@@ -74,6 +74,7 @@ static void draw_job(world *w)
     w->spec = (trm_spec){.output_dir = out,
                          .state_dir = state,
                          .attempts_max = TRM_ATTEMPTS_DEFAULT,
+                         .replicas = w->seed % 3 ? 1 : 2,
                          .tasks = 1 + below(w, often(w, 100) ? 250 : 50),
                          .partitions = 1 + (uint32_t)below(w, 12),
                          .election_timeout_ms = timeouts[below(w, 5)]};

@@ -44,7 +44,7 @@ typedef struct process {
     trm_ground ground;
     trm_control *control;
     sim_worker *worker;
-    bool alive;
+    bool alive, unfit;
     bool watches;                /* its system has pidfds, and BEGIN has come */
     uint32_t watched, told_dead; /* bits of ranks */
     uint64_t wake_ns, paused_until_ns;
@@ -63,6 +63,7 @@ struct launch {
     bool disturbed; /* ranks were paused, links cut, messages lost: silence may be taken for death */
     bool interrupted;
     bool lacks_log; /* one could not be reached when it began */
+    bool lost_runs; /* that ranks thought they had */
     int result;     /* that a rank has told; -1: none */
     uint64_t result_ns;
     trm_transport_net *net;
@@ -75,6 +76,7 @@ typedef struct known_task {
     uint8_t state; /* trm_table_task_state */
     bool ever;     /* it was committed: its counters count */
     uint32_t attempt, epoch, rank;
+    uint32_t made; /* epoch whose attempt it is; 0: not known. An output may be taken over by a later one */
 } known_task;
 
 typedef struct known_phase {
@@ -139,6 +141,7 @@ typedef struct mood {
 typedef struct totals {
     uint64_t histories, virtual_ns, turns, launches, done, failed, refused, interrupted, lost_launches;
     uint64_t commits, commands, orders, failovers, outputs_lost, outputs_lost_early, images;
+    uint64_t outputs_moved, outputs_copied;
     uint64_t faults[FAULTS];
     uint64_t killed, powerless, messages, messages_lost;
 } totals;
@@ -161,6 +164,7 @@ struct world {
     bool done;  /* a launch has told so */
     bool again; /* … and another was started after it */
     bool was_full;
+    bool lost_runs;        /* one by one, and another may have got the name of one */
     uint64_t hidden_epoch; /* whose logs cannot be reached … */
     uint32_t hidden;       /* … of these ranks: bits */
     launch launch[LIVE_LAUNCHES_MAX];

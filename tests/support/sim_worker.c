@@ -18,12 +18,20 @@
 #define MASTER_SILENT_NS (30000 * TRM_NS_PER_MS)
 #define MASTER_BEGIN_NS (120000 * TRM_NS_PER_MS)
 #define PAUSE_NS (1000 * TRM_NS_PER_MS)
+#define COPIES_MAX 64u               /* asked for at once */
+#define COPY_NS (20 * TRM_NS_PER_MS) /* … and one may take so long */
+#define COPY_FAIL_PERMILLE 20u
 #define FULL_NS TRM_NS_PER_MS /* until what found no room is sent again */
 
 typedef struct running {
     trm_order order;
     uint64_t begin_ns, end_ns; /* end 0: idle */
 } running;
+
+typedef struct copying {
+    trm_output_at at;
+    uint64_t due_ns;
+} copying;
 
 struct sim_worker {
     sim_worker_config config;
@@ -42,6 +50,9 @@ struct sim_worker {
     trm_ledger ledger;
     trm_writer frame, report;
     uint64_t claimed_term;
+    copying copies[COPIES_MAX];
+    unsigned copies_count;
+    bool copies_due; /* all that are held are to be told */
 };
 
 static void *must(void *memory)
@@ -65,13 +76,17 @@ sim_run *sim_runs_find(const sim_runs *self, const char *store, uint64_t epoch, 
     return NULL;
 }
 
-static void runs_add(sim_runs *self, const char *store, uint64_t epoch, uint32_t task, uint32_t attempt)
+/* It takes the place of whatever has its name. */
+static void runs_add(sim_runs *self, const char *store, const sim_run *what)
 {
+    sim_run *older = sim_runs_find(self, store, what->epoch, what->task, what->attempt);
+    if (older)
+        older->gone = true;
     if (self->count == self->room) {
         self->room = self->room ? self->room * 2 : 64;
         self->run = must(realloc(self->run, self->room * sizeof *self->run));
     }
-    sim_run run = {.epoch = epoch, .task = task, .attempt = attempt};
+    sim_run run = *what;
     snprintf(run.store, sizeof run.store, "%s", store);
     self->run[self->count++] = run;
 }
@@ -231,8 +246,108 @@ static void report(sim_worker *self, const trm_report *report)
     assert(taken);
 }
 
+/* ---- Copies -------------------------------------------------------------------------------- */
+
+static bool is_own_copy(const sim_worker *self, const sim_run *run)
+{
+    return !run->gone && run->copy_of && strcmp(run->store, self->store) == 0;
+}
+
+/* All that are held: there are few. */
+static bool copied_send(sim_worker *self)
+{
+    sim_runs *runs = self->config.runs;
+    bool any = false;
+    trm_writer *frame = begin(self, TRM_WIRE_COPIED);
+    for (size_t i = 0; i < runs->count; i++) {
+        const sim_run *run = &runs->run[i];
+        trm_copied it = {.task = run->task, .attempt = run->attempt, .epoch = run->copy_of, .bytes = 100};
+        any |= is_own_copy(self, run);
+        if (is_own_copy(self, run))
+            trm_copied_encode(&it, frame);
+    }
+    if (any && send(self) == TRM_AGAIN)
+        return false;
+    for (size_t i = 0; i < runs->count; i++)
+        if (is_own_copy(self, &runs->run[i]) && runs->run[i].told_term != self->term) {
+            runs->run[i].told_ns = self->now_ns;
+            runs->run[i].told_term = self->term;
+        }
+    self->copies_due = false;
+    return true;
+}
+
+/* One that was found in a store is kept as of this launch. */
+static void renew(sim_worker *self, const trm_copy *what)
+{
+    trm_copied it = {.task = what->task, .attempt = what->attempt, .epoch = self->epoch, .status = TRM_ELOST};
+    sim_run *run = sim_runs_find(self->config.runs, self->store, self->epoch, what->task, what->attempt);
+    if (run && run->copy_of == what->epoch) {
+        run->copy_of = self->epoch;
+        run->told_term = 0;
+        self->copies_due = true;
+        return;
+    }
+    trm_copied_encode(&it, begin(self, TRM_WIRE_COPIED));
+    send(self);
+}
+
+static void on_copies(sim_worker *self, trm_reader *body)
+{
+    while (trm_reader_left(body)) {
+        trm_copy what;
+        trm_copy_decode(&what, body);
+        assert(trm_reader_ok(body) && what.rank < self->setup.peers_count);
+        assert((what.rank == self->config.transport->rank) == (what.epoch != 0));
+        if (what.epoch) {
+            renew(self, &what);
+            continue;
+        }
+        trm_output_at at = {.task = what.task, .attempt = what.attempt, .rank = what.rank};
+        if (self->copies_count < COPIES_MAX)
+            self->copies[self->copies_count++] =
+                (copying){.at = at, .due_ns = self->now_ns + trm_draw_below(&self->draw, COPY_NS)};
+    }
+}
+
+static void copy_one(sim_worker *self, const trm_output_at *at)
+{
+    const sim_run *from = self->config.find_output(self->config.context, self->config.transport->rank, at);
+    trm_copied it = {.task = at->task, .attempt = at->attempt, .epoch = self->epoch, .status = TRM_ELOST};
+    if (from && !trm_draw_often(&self->draw, COPY_FAIL_PERMILLE)) {
+        sim_run copy = *from;
+        copy.copy_of = self->epoch;
+        copy.taken_of = copy.told_term = 0;
+        runs_add(self->config.runs, self->store, &copy);
+        self->copies_due = true;
+        return;
+    }
+    trm_copied_encode(&it, begin(self, TRM_WIRE_COPIED));
+    send(self);
+}
+
+static void copies_step(sim_worker *self, uint64_t *wake_ns)
+{
+    for (unsigned i = 0; i < self->copies_count;) {
+        if (self->copies[i].due_ns > self->now_ns) {
+            *wake_ns = self->copies[i].due_ns < *wake_ns ? self->copies[i].due_ns : *wake_ns;
+            i++;
+            continue;
+        }
+        copying due = self->copies[i];
+        self->copies[i] = self->copies[--self->copies_count];
+        if (self->attached)
+            copy_one(self, &due.at);
+    }
+    if (self->attached && self->copies_due && !copied_send(self) && self->now_ns + FULL_NS < *wake_ns)
+        *wake_ns = self->now_ns + FULL_NS;
+}
+
 static bool claim_send(sim_worker *self)
 {
+    if (self->copies_due && !copied_send(self))
+        return false;
+
     trm_order order;
     trm_writer *frame = begin(self, TRM_WIRE_CLAIM);
     trm_claim_encode(&(trm_claim){.last = true}, frame);
@@ -306,7 +421,10 @@ static void succeed(sim_worker *self, const trm_order *order, trm_report *out)
     } else if (!sim_map_is_empty(self->config.habits, order->task)) {
         out->output_bytes = 100;
         out->output_records = 1;
-        runs_add(self->config.runs, self->store, self->epoch, order->task, order->attempt);
+        runs_add(
+            self->config.runs, self->store,
+            &(sim_run){
+                .epoch = self->epoch, .task = order->task, .attempt = order->attempt, .made = self->epoch});
     }
 }
 
@@ -369,7 +487,7 @@ static bool inputs_are_here(sim_worker *self, uint64_t *wake_ns)
             all = false;
             continue;
         }
-        if (at->empty || self->config.is_readable(self->config.context, self->config.transport->rank, at))
+        if (at->empty || self->config.find_output(self->config.context, self->config.transport->rank, at))
             continue;
         all = false;
         if (self->now_ns >= self->lost_ns[i]) {
@@ -466,8 +584,54 @@ static void on_setup(sim_worker *self, const trm_wire_header *header, trm_reader
     self->setup = setup;
     self->epoch = header->epoch;
     self->term = header->term;
-    self->set_up = self->attached = self->claim_due = true;
+    self->set_up = self->attached = self->claim_due = self->copies_due = true;
+    for (size_t i = 0; i < self->config.runs->count; i++)
+        if (is_own_copy(self, &self->config.runs->run[i]))
+            self->config.runs->run[i].told_term = 0;
     trm_ledger_send_again(&self->ledger);
+}
+
+static uint64_t taken_as(const sim_run *run)
+{
+    return run->copy_of ? run->copy_of : run->epoch;
+}
+
+/* A run of the store that can be taken: see give_name of workers/adopt.c. */
+static bool can_take(const sim_worker *self, const trm_store *store, const sim_run *run)
+{
+    if (run->gone || run->epoch != store->epoch || strcmp(run->store, store->path) != 0)
+        return false;
+    const sim_run *older =
+        sim_runs_find(self->config.runs, self->store, self->epoch, run->task, run->attempt);
+    return !older || (older->taken_of && older->taken_of < taken_as(run));
+}
+
+static void take(sim_worker *self, sim_run *run)
+{
+    sim_run *older = sim_runs_find(self->config.runs, self->store, self->epoch, run->task, run->attempt);
+    if (older)
+        older->gone = true;
+    run->taken_of = taken_as(run);
+    strcpy(run->store, self->store);
+    run->epoch = self->epoch;
+    run->told_term = 0;
+}
+
+/* Copies are told before what else is in the store. */
+static void tell_copies_of(sim_worker *self, const trm_store *store)
+{
+    bool any = false;
+    trm_writer *frame = begin(self, TRM_WIRE_COPIED);
+    for (size_t i = 0; i < self->config.runs->count; i++) {
+        const sim_run *run = &self->config.runs->run[i];
+        trm_copied it = {.task = run->task, .attempt = run->attempt, .epoch = run->copy_of, .bytes = 100};
+        if (!run->copy_of || !can_take(self, store, run))
+            continue;
+        trm_copied_encode(&it, frame);
+        any = true;
+    }
+    if (any)
+        send(self);
 }
 
 static void on_adopt(sim_worker *self, trm_reader *body)
@@ -476,13 +640,13 @@ static void on_adopt(sim_worker *self, trm_reader *body)
         trm_held adopted = {.last = true};
         trm_store_decode(&adopted.store, body);
         assert(trm_reader_ok(body));
+        tell_copies_of(self, &adopted.store);
         trm_held_encode(&adopted, begin(self, TRM_WIRE_HELD));
         for (size_t i = 0; i < self->config.runs->count; i++) {
             sim_run *run = &self->config.runs->run[i];
-            if (run->gone || run->epoch != adopted.store.epoch || strcmp(run->store, adopted.store.path) != 0)
+            if (!can_take(self, &adopted.store, run))
                 continue;
-            strcpy(run->store, self->store);
-            run->epoch = self->epoch;
+            take(self, run);
             trm_output_at at = {
                 .task = run->task, .attempt = run->attempt, .rank = self->config.transport->rank};
             trm_output_at_encode(&at, &self->frame);
@@ -608,6 +772,8 @@ static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *bo
         on_outputs(self, body);
     } else if (header->type == TRM_WIRE_ADOPT) {
         on_adopt(self, body);
+    } else if (header->type == TRM_WIRE_COPY) {
+        on_copies(self, body);
     }
 }
 
@@ -622,6 +788,7 @@ void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
     if (!self->attached && self->hello_ns < *wake_ns)
         *wake_ns = self->hello_ns;
     executors_step(self, wake_ns);
+    copies_step(self, wake_ns);
     reports_send(self);
     if (self->attached && (self->claim_due || self->ledger.due_bytes) && now_ns + FULL_NS < *wake_ns)
         *wake_ns = now_ns + FULL_NS;

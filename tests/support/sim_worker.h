@@ -19,6 +19,10 @@ typedef struct sim_run {
     uint64_t epoch;
     uint32_t task, attempt;
     bool gone;
+    uint64_t taken_of; /* 0: made here; else of the launch whose name it had where it was taken from */
+    uint64_t made;     /* by the launch that ran the attempt: what is in it */
+    uint64_t copy_of;  /* 0: no copy; else as trm_copied.epoch … */
+    uint64_t told_ns, told_term; /* … and when the master of which term was told of it last */
 } sim_run;
 
 typedef struct sim_runs {
@@ -60,8 +64,8 @@ typedef struct sim_worker_config {
     uint64_t seed;
     uint32_t slowness; /* how many times longer its tasks take; 0: as others' */
     uint64_t sick_ns;  /* from then on no attempt ends by itself; 0: never */
-    /* Whether this rank can read the output, in place or from its rank. */
-    bool (*is_readable)(void *context, uint32_t reader, const trm_output_at *at);
+    /* The output, if this rank can read it, in place or from its rank; NULL: it cannot. */
+    const sim_run *(*find_output)(void *context, uint32_t reader, const trm_output_at *at);
     /* Told of each order before it is obeyed. */
     void (*ordered)(void *context, uint32_t rank, const trm_order *order);
     void *context;
