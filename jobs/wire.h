@@ -7,6 +7,7 @@
  *       │ ── CLAIM ─────────────────▶ │   these attempts I have been ordered and hold still
  *       │ ◀───────────────── ORDER ── │   run these attempts
  *       │ ◀──────────────── CANCEL ── │   these are of no use any more: another attempt was first
+ *       │ ◀──────────────── RECALL ── │   give these back if they have not begun: somebody is idle
  *       │ ── REPORT ────────────────▶ │   these attempts ended so (batched)
  *       │ ◀──────────────── SETTLED ─ │   … and that is decided: forget their reports
  *       │ ◀──────────────── OUTPUTS ─ │   these map outputs are committed, on these ranks
@@ -76,6 +77,7 @@ typedef enum trm_wire_type {
     TRM_WIRE_LEADS,
     TRM_WIRE_LEAVING,
     TRM_WIRE_CANCEL,
+    TRM_WIRE_RECALL,
     TRM_WIRE_COPY,
     TRM_WIRE_COPIED
 } trm_wire_type;
@@ -160,8 +162,9 @@ typedef struct trm_order {
 } trm_order;
 
 /* Heads a CLAIM; the attempts, as in ORDER, follow it. The list may take several frames; the last
- * one says so, also when it is empty. SETTLED and CANCEL are such lists without a head. An attempt
- * that is cancelled is reported as any other: TRM_EFENCED, or how it has ended meanwhile. */
+ * one says so, also when it is empty. SETTLED, CANCEL and RECALL are such lists without a head. An
+ * attempt that is cancelled is reported as any other: TRM_EFENCED, or how it has ended meanwhile; one
+ * that is given back, TRM_AGAIN. */
 typedef struct trm_claim {
     bool last;
 } trm_claim;

@@ -48,7 +48,7 @@ static void claim_one(trm_master *self, uint32_t from, const trm_order *order)
     task->rank = from;
     task->attempt = order->attempt;
     task->since_ms = (uint32_t)(self->now_ns / MS);
-    task->begun = 0;
+    task->begun = task->recalled = 0;
     task_list_put(&self->ranks[from].running[order->phase], in->task, number);
     in->running++;
 }

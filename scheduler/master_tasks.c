@@ -271,7 +271,7 @@ static void note_running(trm_master *self, uint32_t number, unsigned phase, uint
         task->rank = number;
         task->attempt = task->attempts++;
         task->since_ms = (uint32_t)(self->now_ns / MS);
-        task->begun = 0;
+        task->begun = task->recalled = 0;
         task_list_put(&self->ranks[number].running[phase], in->task, self->picked[i]);
     }
     in->running += count;

@@ -14,8 +14,10 @@
  * its twin. Jobs lose nothing by it but work of executors that were idle. A rank that only loses
  * is set aside, until nothing moves without it.
  *
- * What waits behind a long task of its executor is overdue as well, counted from its order, so that an idle
- * one can do it; but its rank has not lost a race by that. PULSE says what has begun. */
+ * What waits behind long tasks of its rank is asked back when an executor is idle elsewhere, without
+ * speculation too, as nothing is run twice by that. What an executor itself has queued cannot be given
+ * back: it is overdue as well, counted from its order, but its rank has not lost a race by that. PULSE says
+ * what has begun. */
 #include "scheduler/master_self.h"
 
 #include "runtime/diag.h"
@@ -31,6 +33,7 @@
 #define OVERDUE_FACTOR 2u       /* times what is expected of the task */
 #define OVERDUE_MS_MIN 1000u    /* less is not worth an executor */
 #define OVERDUE_BLIND_MS 60000u /* when no task of the phase has ended yet: one twin, to learn from */
+#define STUCK_MS 500u           /* that a task may wait behind others of its rank while somebody is idle */
 #define STALLED_MS 10000u /* nothing was done for so long: ranks that are aside for being slow are needed */
 #define SLOW_MAX 4u       /* tasks in a row that a rank has lost to twins elsewhere: it is set aside */
 
@@ -309,6 +312,45 @@ static void move(trm_master *self, unsigned phase, uint32_t number)
         slow(self, rank);
 }
 
+/* Whether all executors of the rank have something that has begun. */
+static bool is_busy(const trm_master *self, uint32_t number)
+{
+    const master_rank *rank = &self->ranks[number];
+    uint32_t busy = rank->twins;
+    for (unsigned phase = 0; phase < TRM_PHASES; phase++) {
+        const soft_task *tasks = self->phase[phase].task;
+        for (uint32_t task = rank->running[phase].first; task != NO_TASK; task = tasks[task].next)
+            busy += tasks[task].begun;
+    }
+    return busy >= rank->executors;
+}
+
+/* What waits there although an executor is idle elsewhere; once an attempt, because the rank may have
+ * begun it. */
+static void ask_back(trm_master *self, unsigned phase, uint32_t number)
+{
+    soft_task *tasks = self->phase[phase].task;
+    uint32_t now_ms = (uint32_t)(self->now_ns / MS), count = 0;
+    if (!self->ranks[number].running[phase].count || !is_busy(self, number) ||
+        idle_rank(self, number) == NO_RANK)
+        return;
+    master_frame_begin(self, TRM_WIRE_RECALL);
+    for (uint32_t at = self->ranks[number].running[phase].first; at != NO_TASK && count < ORDERS_FRAME_MAX;
+         at = tasks[at].next) {
+        if (tasks[at].begun || tasks[at].recalled || tasks[at].twinned ||
+            now_ms - tasks[at].since_ms < STUCK_MS)
+            continue;
+        trm_order order = {.phase = (uint8_t)phase,
+                           .attempt = tasks[at].attempt,
+                           .task = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, at) : at};
+        trm_order_encode(&order, &self->frame);
+        tasks[at].recalled = 1;
+        count++;
+    }
+    if (count)
+        master_frame_send(self, number); /* not sent: they wait, as they did */
+}
+
 static bool send_twin(trm_master *self, unsigned phase, uint32_t number, uint32_t to)
 {
     soft_task *task = &self->phase[phase].task[number];
@@ -393,10 +435,15 @@ static void call_back(trm_master *self, unsigned phase)
             master_rank_needed(self, i);
 }
 
+/* False: it is enough for now. */
+static bool look_at(trm_master *self, unsigned phase, uint32_t number)
+{
+    ask_back(self, phase, number);
+    return self->spec->never_twice || double_tasks_of(self, phase, number);
+}
+
 void master_twins_step(trm_master *self, uint64_t *wake_ns)
 {
-    if (self->spec->never_twice)
-        return;
     if (self->now_ns >= self->twins_ns) {
         self->twins_ns = self->now_ns + TWINS_MS * MS;
         self->twins_looked = 0;
@@ -408,7 +455,7 @@ void master_twins_step(trm_master *self, uint64_t *wake_ns)
             if (in->waiting || !in->running)
                 continue;
             for (uint32_t i = 0; i < self->config.ranks && go_on && self->stage == STAGE_RUN; i++)
-                go_on = !self->ranks[i].running[phase].count || double_tasks_of(self, phase, i);
+                go_on = look_at(self, phase, i);
         }
     }
     for (unsigned phase = 0; phase < TRM_PHASES; phase++)

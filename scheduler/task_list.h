@@ -18,18 +18,19 @@ typedef enum soft_state {
 /* What the master knows of a task beside the table. */
 typedef struct soft_task {
     uint32_t next, previous;
-    uint32_t rank;       /* RUNNING, PREPARED: where; QUEUED: the rank that it is kept away from */
-    uint32_t attempt;    /* RUNNING, PREPARED, FAILING: which one */
-    uint32_t attempts;   /* the number of the next one */
-    uint32_t since_ms;   /* RUNNING: since it was ordered or, once that is known, began */
-    uint8_t state : 3;   /* soft_state */
-    uint8_t at_home : 1; /* QUEUED: with the rank where it is at home */
-    uint8_t hunted : 1;  /* a record is looked for that kills its kernel: only probes of it run */
-    uint8_t twinned : 1; /* RUNNING: another attempt runs elsewhere, too … */
-    uint8_t doubled : 4; /* … as often so far */
-    uint8_t begun : 1;   /* RUNNING: its executor has begun it */
-    uint8_t returns;     /* how often it came back for a reason that does not count, saturating */
-    uint16_t probes;     /* that have ended */
+    uint32_t rank;        /* RUNNING, PREPARED: where; QUEUED: the rank that it is kept away from */
+    uint32_t attempt;     /* RUNNING, PREPARED, FAILING: which one */
+    uint32_t attempts;    /* the number of the next one */
+    uint32_t since_ms;    /* RUNNING: since it was ordered or, once that is known, began */
+    uint8_t state : 3;    /* soft_state */
+    uint8_t at_home : 1;  /* QUEUED: with the rank where it is at home */
+    uint8_t hunted : 1;   /* a record is looked for that kills its kernel: only probes of it run */
+    uint8_t twinned : 1;  /* RUNNING: another attempt runs elsewhere, too … */
+    uint8_t doubled : 4;  /* … as often so far */
+    uint8_t begun : 1;    /* RUNNING: its executor has begun it … */
+    uint8_t recalled : 1; /* … or its rank was asked to give it back */
+    uint8_t returns;      /* how often it came back for a reason that does not count, saturating */
+    uint16_t probes;      /* that have ended */
 } soft_task;
 
 typedef struct task_list {

@@ -219,6 +219,14 @@ static void on_cancel(trm_worker *self, trm_reader *in, bool obey)
         worker_cancel(self, &order);
 }
 
+static void on_recall(trm_worker *self, trm_reader *in, bool obey)
+{
+    trm_order order;
+    trm_order_decode(&order, in);
+    if (obey)
+        worker_recall(self, &order);
+}
+
 static void on_output(trm_worker *self, trm_reader *in, bool obey)
 {
     trm_output_at at;
@@ -314,6 +322,9 @@ void trm_worker_receive(trm_worker *self, uint32_t from, const trm_wire_header *
         break;
     case TRM_WIRE_CANCEL:
         on_list(self, body, on_cancel);
+        break;
+    case TRM_WIRE_RECALL:
+        on_list(self, body, on_recall);
         break;
     case TRM_WIRE_SETTLED:
         on_list(self, body, on_settled);

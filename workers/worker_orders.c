@@ -227,11 +227,23 @@ static void end_reduce(trm_worker *self, const trm_order *order)
 
 /* ---- Orders that are of no use any more ------------------------------------------------------- */
 
-static void end_cancelled(trm_worker *self, const trm_order *order)
+static void end_unbegun(trm_worker *self, const trm_order *order, trm_status status, const char *text)
 {
-    worker_refuse(self, order, TRM_EFENCED, "it was cancelled");
+    worker_refuse(self, order, status, text);
     if (order->phase == TRM_PHASE_REDUCE)
         end_reduce(self, order);
+}
+
+static bool unqueue(trm_worker *self, const trm_order *order)
+{
+    return order_queue_remove(&self->ready, order) || order_queue_remove(&self->reduces, order);
+}
+
+/* What an executor has is begun, or will be within AHEAD_US of work. */
+void worker_recall(trm_worker *self, const trm_order *order)
+{
+    if (unqueue(self, order))
+        end_unbegun(self, order, TRM_AGAIN, "it waited behind others");
 }
 
 /* One that runs ends with its executor: see on_died. One that is behind others there is run for nothing. */
@@ -239,8 +251,8 @@ void worker_cancel(trm_worker *self, const trm_order *order)
 {
     if (!trm_ledger_cancel(&self->ledger, order))
         return; /* it has ended */
-    if (order_queue_remove(&self->ready, order) || order_queue_remove(&self->reduces, order))
-        end_cancelled(self, order);
+    if (unqueue(self, order))
+        end_unbegun(self, order, TRM_EFENCED, "it was cancelled");
     else if (self->crew)
         trm_crew_cancel(self->crew, order);
 }
@@ -378,7 +390,7 @@ static void on_died(trm_worker *self, const trm_crew_event *event)
         if (ran)
             remove_rest(self, order);
         if (trm_ledger_is_cancelled(&self->ledger, order)) {
-            end_cancelled(self, order);
+            end_unbegun(self, order, TRM_EFENCED, "it was cancelled");
             continue;
         }
         if (!ran && order_queue_put_first(&self->ready, order))

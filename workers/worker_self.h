@@ -83,6 +83,7 @@ void order_queue_close(order_queue *self);
 /* An order from the master, and its end when that is decided otherwise. */
 void worker_order(trm_worker *self, const trm_order *order);
 void worker_cancel(trm_worker *self, const trm_order *order);
+void worker_recall(trm_worker *self, const trm_order *order);
 /* What the crew says, what can be given to it; whether anything was. */
 bool worker_crew_step(trm_worker *self);
 bool worker_reduces_step(trm_worker *self);

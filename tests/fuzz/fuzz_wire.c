@@ -96,6 +96,7 @@ static void small(uint8_t type, trm_reader *in, trm_writer *out)
     case TRM_WIRE_ORDER:
     case TRM_WIRE_SETTLED:
     case TRM_WIRE_CANCEL:
+    case TRM_WIRE_RECALL:
         trm_order_decode(&order, in);
         trm_order_encode(&order, out);
         break;

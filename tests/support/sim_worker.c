@@ -726,6 +726,18 @@ static void on_settled(sim_worker *self, trm_reader *body)
     }
 }
 
+static bool queue_remove(sim_worker *self, const trm_order *order)
+{
+    size_t kept = self->queue_at, count = self->queue_count;
+    for (size_t i = self->queue_at; i < count; i++) {
+        const trm_order *at = &self->queue[i];
+        if (at->phase != order->phase || at->task != order->task || at->attempt != order->attempt)
+            self->queue[kept++] = *at;
+    }
+    self->queue_count = kept;
+    return kept < count;
+}
+
 /* What runs, ends; what waits, too; what has ended, has. */
 static void on_cancel(sim_worker *self, trm_reader *body)
 {
@@ -741,14 +753,19 @@ static void on_cancel(sim_worker *self, trm_reader *body)
                 it->order.attempt == order.attempt)
                 it->end_ns = 0;
         }
-        size_t kept = self->queue_at;
-        for (size_t i = self->queue_at; i < self->queue_count; i++) {
-            const trm_order *at = &self->queue[i];
-            if (at->phase != order.phase || at->task != order.task || at->attempt != order.attempt)
-                self->queue[kept++] = *at;
-        }
-        self->queue_count = kept;
+        queue_remove(self, &order);
         refuse(self, &order, TRM_EFENCED);
+    }
+}
+
+static void on_recall(sim_worker *self, trm_reader *body)
+{
+    while (trm_reader_left(body)) {
+        trm_order order;
+        trm_order_decode(&order, body);
+        assert(trm_reader_ok(body));
+        if (queue_remove(self, &order))
+            refuse(self, &order, TRM_AGAIN);
     }
 }
 
@@ -766,6 +783,8 @@ static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *bo
         on_orders(self, body);
     } else if (header->type == TRM_WIRE_CANCEL) {
         on_cancel(self, body);
+    } else if (header->type == TRM_WIRE_RECALL) {
+        on_recall(self, body);
     } else if (header->type == TRM_WIRE_SETTLED) {
         on_settled(self, body);
     } else if (header->type == TRM_WIRE_OUTPUTS) {

@@ -26,8 +26,8 @@
 
 typedef struct given {
     uint32_t to;
-    bool cancelled, done; /* … since */
-    uint64_t began_ns;    /* 0: it has not begun, as far as was said */
+    bool cancelled, recalled, done; /* … since */
+    uint64_t began_ns;              /* 0: it has not begun, as far as was said */
     trm_order order;
 } given;
 
@@ -58,17 +58,20 @@ typedef struct world {
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
 
-static void take_order(world *self, uint32_t to, bool cancelled, const trm_order *order)
+static void take_order(world *self, uint32_t to, uint8_t type, const trm_order *order)
 {
-    if (!cancelled) {
+    if (type == TRM_WIRE_ORDER) {
         assert_true(self->count < ORDERS_MAX);
         self->given[self->count++] = (given){.to = to, .order = *order};
         return;
     }
     for (unsigned i = 0; i < self->count; i++) {
         given *at = &self->given[i];
-        at->cancelled |= at->to == to && at->order.phase == order->phase && at->order.task == order->task &&
-                         at->order.attempt == order->attempt;
+        if (at->to != to || at->order.phase != order->phase || at->order.task != order->task ||
+            at->order.attempt != order->attempt)
+            continue;
+        assert_false(at->recalled && type == TRM_WIRE_RECALL); /* once is enough */
+        *(type == TRM_WIRE_RECALL ? &at->recalled : &at->cancelled) = true;
     }
 }
 
@@ -79,11 +82,13 @@ static trm_status outbox_send(void *context, uint32_t to, const void *frame, siz
     world *self = context;
     assert_int_equal(trm_wire_open(frame, len, &header, &body), TRM_OK);
     self->term = header.term;
-    while ((header.type == TRM_WIRE_ORDER || header.type == TRM_WIRE_CANCEL) && trm_reader_left(&body)) {
+    bool orders =
+        header.type == TRM_WIRE_ORDER || header.type == TRM_WIRE_CANCEL || header.type == TRM_WIRE_RECALL;
+    while (orders && trm_reader_left(&body)) {
         trm_order order;
         trm_order_decode(&order, &body);
         assert_true(trm_reader_ok(&body));
-        take_order(self, to, header.type == TRM_WIRE_CANCEL, &order);
+        take_order(self, to, header.type, &order);
     }
     while (header.type == TRM_WIRE_OUTPUTS && trm_reader_left(&body)) {
         trm_output_at at;
@@ -439,6 +444,38 @@ static void attempts_are_gone_when_all_have_left(void **state)
     end(self);
 }
 
+/* The last order that was asked back; NULL: none was. */
+static given *recalled(world *self)
+{
+    for (unsigned i = self->count; i-- > 0;)
+        if (self->given[i].recalled)
+            return &self->given[i];
+    return NULL;
+}
+
+/* One long task, and one that waits behind it; all others are done. */
+static void what_waits_behind_a_long_task_is_asked_back(void **state)
+{
+    world *self = begin_with_ranks(4, 1, false, (uint32_t[]){1, 1});
+    self->spec.never_twice = true;
+    self->runs[0] = 1;
+    wait_ms(self, 100);
+    for (given *open; (open = open_twin(self)); wait_ms(self, 100))
+        say_report(self, open, TRM_OK, 50);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), 4);
+    assert_null(recalled(self));
+    wait_ms(self, 2 * TRM_NS_PER_S / MS);
+    given *waits = recalled(self);
+    assert_non_null(waits);
+    assert_int_equal(waits->to, 0);
+    assert_int_equal(waits->began_ns, 0);
+    say_report(self, waits, TRM_AGAIN, 0);
+    wait_ms(self, PAUSE_MS);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), 5);
+    assert_int_equal(order_of(self, TRM_PHASE_MAP, waits->order.task)->to, 1);
+    end(self);
+}
+
 /* ---- Copies ---------------------------------------------------------------------------------------- */
 
 #define MAPS 6u
@@ -586,6 +623,7 @@ int main(void)
         cmocka_unit_test(a_sample_that_fails_is_left_out),
         cmocka_unit_test(a_rank_that_runs_slowly_is_set_aside),
         cmocka_unit_test(what_only_waits_does_not_set_a_rank_aside),
+        cmocka_unit_test(what_waits_behind_a_long_task_is_asked_back),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
         cmocka_unit_test(a_host_goes_and_its_outputs_are_read_from_their_copies),
         cmocka_unit_test(without_copies_they_are_made_again),
