@@ -74,6 +74,7 @@ void trm_plan_close(trm_plan *self)
 typedef struct cutter {
     trm_plan *plan;
     uint64_t split_bytes;
+    uint64_t whole_tasks; /* those behind them are half as large */
     uint64_t file_cost;
     uint64_t weight; /* of the task that is open */
     uint32_t room;
@@ -100,6 +101,8 @@ static trm_status cut_at(cutter *self, uint64_t at)
         self->room = room;
     }
     plan->begin[++plan->tasks] = at;
+    if (plan->tasks == self->whole_tasks)
+        self->split_bytes /= 2;
     return TRM_OK;
 }
 
@@ -140,10 +143,14 @@ static uint64_t unit_of(const trm_plan *self, const trm_plan_file *file)
     return self->input == TRM_INPUT_FIXED ? self->record_bytes : 1;
 }
 
-static trm_status cut(trm_plan *self, uint64_t file_cost, trm_err *err)
+static trm_status cut(trm_plan *self, uint64_t whole_tasks, uint64_t file_cost, trm_err *err)
 {
-    cutter state = {
-        .plan = self, .split_bytes = self->split_bytes, .file_cost = file_cost, .room = 64, .err = err};
+    cutter state = {.plan = self,
+                    .split_bytes = self->split_bytes,
+                    .whole_tasks = whole_tasks,
+                    .file_cost = file_cost,
+                    .room = 64,
+                    .err = err};
     self->begin = malloc(state.room * sizeof *self->begin);
     if (!self->begin)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a plan");
@@ -160,9 +167,10 @@ static trm_status cut(trm_plan *self, uint64_t file_cost, trm_err *err)
 }
 
 /* As many tasks an executor as even out their times; for a job that sorts, no more than its
- * collector holds (it needs room for an index beside the pairs), so that a map spills once. */
+ * collector holds (it needs room for an index beside the pairs), so that a map spills once. Where
+ * they are many for that reason, or small, none are halved. */
 static uint64_t choose_split(const trm_plan *self, const trm_traits *traits, uint32_t executors,
-                             uint64_t memory_bytes)
+                             uint64_t memory_bytes, uint64_t *whole_tasks)
 {
     uint64_t weight = self->bytes + (uint64_t)self->files_count * TRM_PLAN_FILE_COST_BYTES;
     uint64_t most = TRM_SPLIT_BYTES_MAX;
@@ -171,12 +179,14 @@ static uint64_t choose_split(const trm_plan *self, const trm_traits *traits, uin
     if (most < TRM_SPLIT_BYTES_MIN)
         most = TRM_SPLIT_BYTES_MIN;
     uint64_t wanted = weight / ((uint64_t)executors * TRM_PLAN_TASKS_AN_EXECUTOR) + 1;
+    bool halves = wanted <= most && wanted >= 2 * TRM_SPLIT_BYTES_MIN;
     if (wanted > most)
         wanted = most;
     if (wanted < TRM_SPLIT_BYTES_MIN)
         wanted = TRM_SPLIT_BYTES_MIN;
     /* The same number of tasks, all of a size. */
     uint64_t tasks = weight / wanted + (weight % wanted != 0);
+    *whole_tasks = halves ? tasks - tasks / 4 : UINT64_MAX;
     uint64_t even = tasks ? weight / tasks + 1 : wanted;
     uint64_t unit = self->input == TRM_INPUT_FIXED ? self->record_bytes : 1;
     return (even + unit - 1) / unit * unit;
@@ -224,9 +234,12 @@ static trm_status plan_input(trm_plan *self, const trm_spec *spec, const trm_tra
         status = check_files(self, err);
     if (status != TRM_OK)
         return status;
-    self->split_bytes =
-        spec->split_bytes ? spec->split_bytes : choose_split(self, traits, executors, memory_bytes);
-    return cut(self, spec->split_bytes ? 0 : TRM_PLAN_FILE_COST_BYTES, err);
+    self->split_bytes = spec->split_bytes;
+    if (self->split_bytes)
+        return cut(self, UINT64_MAX, 0, err);
+    uint64_t whole_tasks;
+    self->split_bytes = choose_split(self, traits, executors, memory_bytes, &whole_tasks);
+    return cut(self, whole_tasks, TRM_PLAN_FILE_COST_BYTES, err);
 }
 
 trm_status trm_plan_build(trm_plan *self, const trm_spec *spec, const trm_traits *traits, uint32_t executors,

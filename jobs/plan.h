@@ -26,7 +26,9 @@
 /* The split size that is chosen counts a file as this much more than its bytes, so that a
  * task of many small files takes no longer than one of a part of a large file. */
 #define TRM_PLAN_FILE_COST_BYTES (16u << 10)
-#define TRM_PLAN_TASKS_AN_EXECUTOR 8u
+/* Large ones first, because every map task sorts and writes what it has counted, and the merge reads it;
+ * the last quarter of the input in halves, so that executors end at about the same time. */
+#define TRM_PLAN_TASKS_AN_EXECUTOR 4u
 
 typedef struct trm_plan_file {
     char *path;        /* absolute */
@@ -39,8 +41,8 @@ typedef struct trm_plan_file {
 typedef struct trm_plan {
     uint32_t input; /* trm_input */
     uint64_t record_bytes;
-    uint64_t split_bytes;
-    uint64_t bytes; /* of all files */
+    uint64_t split_bytes; /* of the first task */
+    uint64_t bytes;       /* of all files */
     trm_plan_file *files;
     uint32_t files_count;
     uint32_t tasks;
@@ -59,8 +61,8 @@ typedef struct trm_piece {
 
 /* Expands inputs (inputs.h says how), checks that each is there and readable, and cuts the
  * splits. `executors` over all ranks and `memory_bytes` of one executor guide the split size:
- * some tasks an executor; for a job that sorts, no more than what it collects in memory.
- * With spec->split_bytes a boundary falls at its multiples in the space of all plain files.
+ * some tasks an executor, the last ones smaller; for a job that sorts, no more than what it collects in
+ * memory. With spec->split_bytes a boundary falls at its multiples in the space of all plain files.
  * Partitions default to the executors. TRM_EINPUT with the input's name; refuses inputs that
  * are all empty (but of whole files) and a file of fixed records that is not a multiple.
  * TRM_EUSAGE for a number of tasks or partitions that nobody can want. */
