@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define COPIED_EVERY 16u /* seeds: every other one that is played on hosts keeps outputs on two */
 #define ARGUMENTS_MAX 64u
 #define SCRATCH_BYTES "24m" /* of one that can be filled */
 
@@ -85,6 +86,8 @@ static void compose(const chaos_play *self, arguments *args)
     put(args, "--max-attempts=20"); /* executors are killed, and that counts */
     if (!schedule->hosts)
         put(args, "--scratch=%s", self->scratch); /* each host has its own as TMPDIR */
+    else
+        put(args, "--replicas=%u", schedule->seed % COPIED_EVERY ? 1 : 2);
     put(args, "--output=%s", self->out);
     put(args, "--param=trace=%s", self->trace);
     put(args, "--param=pace=%u", schedule->steps ? CHAOS_PACE_MS * schedule->ranks * schedule->executors : 0);
