@@ -96,8 +96,11 @@ lose_ranks() {
     rm -rf "$world/tmp$1"/trireme-*
 }
 
+# Of those that were committed before anything happened. What is done while too few ranks are left to commit it
+# may have to be done again.
 again() {
-    sed -n 's/.*"event":"task".*"phase":"map","task":\([0-9]*\),.*/\1/p' "$events" | sort | uniq -d | wc -l
+    sed -n 's/.*"event":"task".*"phase":"map","task":\([0-9]*\),.*/\1/p' "$events" | awk -v before=$before '$1 < before' |
+        sort | uniq -d | wc -l
 }
 
 # ends NAME AGAIN: opens the gate. The result is the undisturbed one; maps were executed again (`some`), or not.
@@ -173,6 +176,20 @@ if start --replicas 2 && await 'all have a copy' is_copied; then
     else
         broken "$name"
     fi
+else
+    broken "$name"
+fi
+
+name='interrupted, a host goes, resumed with one copy of each: the copies that are there are read'
+if start --replicas 2 && await 'all have a copy' is_copied; then
+    kill -TERM "$(ps -o pid= --ppid $job | tr -d ' ')" # below timeout
+    wait $job
+    got=$?
+    lose_host 2
+    launch --replicas 1 &
+    job=$!
+    [ $got -eq 4 ] || fail "$name" "interrupted with status $got, not 4"
+    ends "$name" none && { [ "$(sum copies_used count)" -gt 0 ] || fail "$name" 'no copy was used'; }
 else
     broken "$name"
 fi
