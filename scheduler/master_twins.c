@@ -342,7 +342,9 @@ static void ask_back(trm_master *self, unsigned phase, uint32_t number)
             continue;
         trm_order order = {.phase = (uint8_t)phase,
                            .attempt = tasks[at].attempt,
-                           .task = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, at) : at};
+                           .task = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, at) : at,
+                           .probe = tasks[at].hunted, /* so that it is reported as one … */
+                           .end = tasks[at].hunted};  /* … of whichever records */
         trm_order_encode(&order, &self->frame);
         tasks[at].recalled = 1;
         count++;

@@ -23,10 +23,12 @@
 #define ORDERS_MAX 256u
 #define PAUSE_MS 200u /* longer than a rank that has refused an order is left alone */
 #define SET_UP_MS 100u
+#define KILLER 7u /* the record at which kernels die */
 
 typedef struct given {
     uint32_t to;
     bool cancelled, recalled, done; /* … since */
+    bool as_probe;                  /* as it was asked back */
     uint64_t began_ns;              /* 0: it has not begun, as far as was said */
     trm_order order;
 } given;
@@ -71,6 +73,7 @@ static void take_order(world *self, uint32_t to, uint8_t type, const trm_order *
             at->order.attempt != order->attempt)
             continue;
         assert_false(at->recalled && type == TRM_WIRE_RECALL); /* once is enough */
+        at->as_probe = order->probe;
         *(type == TRM_WIRE_RECALL ? &at->recalled : &at->cancelled) = true;
     }
 }
@@ -159,6 +162,7 @@ static void say_pulse(world *self, uint32_t from)
 
 static void say_report(world *self, given *of, trm_status status, uint64_t took_ms)
 {
+    uint32_t record = status == TRM_EKERNEL && of->order.phase == TRM_PHASE_MAP ? KILLER + 1 : 0;
     static const uint8_t keys[] = {1, 'k'};
     trm_writer body = {0};
     uint64_t now_ms = self->now_ns / MS;
@@ -166,6 +170,8 @@ static void say_report(world *self, given *of, trm_status status, uint64_t took_
                          .task = of->order.task,
                          .attempt = of->order.attempt,
                          .status = status,
+                         .probe = of->as_probe,
+                         .record = record,
                          .started_ms = now_ms - took_ms,
                          .ended_ms = now_ms};
     if (status == TRM_OK && report.phase == TRM_PHASE_SAMPLE) {
@@ -476,6 +482,32 @@ static void what_waits_behind_a_long_task_is_asked_back(void **state)
     end(self);
 }
 
+/* The probe of a map that a record kills waits behind a long task: it is not the map that comes back. */
+static void a_probe_that_waits_is_asked_back(void **state)
+{
+    world *self = begin_with_ranks(4, 1, false, (uint32_t[]){1, 1});
+    self->spec.never_twice = true;
+    self->spec.skips_max = 1;
+    self->runs[0] = 1;
+    wait_ms(self, 100);
+    given *dies = order_of(self, TRM_PHASE_MAP, 1);
+    assert_int_equal(dies->to, 0);
+    say_report(self, dies, TRM_EKERNEL, 50);
+    wait_ms(self, 100);
+    assert_int_equal(order_of(self, TRM_PHASE_MAP, 1)->to, 0);
+    assert_true(order_of(self, TRM_PHASE_MAP, 1)->order.probe);
+    for (given *open; (open = open_twin(self)); wait_ms(self, 100))
+        say_report(self, open, TRM_OK, 50);
+    wait_ms(self, 2 * TRM_NS_PER_S / MS);
+    given *waits = recalled(self);
+    assert_ptr_equal(waits, order_of(self, TRM_PHASE_MAP, 1));
+    say_report(self, waits, TRM_AGAIN, 0);
+    wait_ms(self, PAUSE_MS);
+    assert_int_equal(order_of(self, TRM_PHASE_MAP, 1)->to, 1);
+    assert_true(order_of(self, TRM_PHASE_MAP, 1)->order.probe);
+    end(self);
+}
+
 /* ---- Copies ---------------------------------------------------------------------------------------- */
 
 #define MAPS 6u
@@ -624,6 +656,7 @@ int main(void)
         cmocka_unit_test(a_rank_that_runs_slowly_is_set_aside),
         cmocka_unit_test(what_only_waits_does_not_set_a_rank_aside),
         cmocka_unit_test(what_waits_behind_a_long_task_is_asked_back),
+        cmocka_unit_test(a_probe_that_waits_is_asked_back),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
         cmocka_unit_test(a_host_goes_and_its_outputs_are_read_from_their_copies),
         cmocka_unit_test(without_copies_they_are_made_again),
