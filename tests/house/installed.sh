@@ -5,6 +5,7 @@
 set -u
 [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 unset TRIREME_KERNEL_DIR
+unset MAKEFLAGS MFLAGS MAKELEVEL # of the make that runs this: what it prints is not asked for
 top=$(cd "${srcdir:-.}" && pwd)
 if grep -q '^#define TRM_SANITIZED' config.h; then
     echo "a build with a sanitizer is not for installing"
