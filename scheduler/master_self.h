@@ -237,7 +237,8 @@ struct trm_master {
 
     /* Tasks. */
     master_phase phase[TRM_PHASES];
-    uint32_t *picked; /* ORDERS_FRAME_MAX */
+    uint32_t *picked;   /* ORDERS_FRAME_MAX */
+    uint32_t idle_turn; /* a rank that was idle when that was asked last */
     master_failure *failures;
     master_hunt *hunts;
     uint32_t hunts_count;

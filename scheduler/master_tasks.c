@@ -187,28 +187,37 @@ static uint32_t target_of(const trm_master *self, const master_rank *rank, unsig
     return each * rank->executors;
 }
 
-static bool another_is_idle(const trm_master *self, unsigned phase, uint32_t number)
+/* Whoever was idle the last time is looked at first: it mostly is. */
+static bool another_is_idle(trm_master *self, unsigned phase, uint32_t number)
 {
     for (uint32_t i = 0; i < self->config.ranks; i++) {
-        const master_rank *rank = &self->ranks[i];
-        if (i != number && master_rank_works(rank) && rank->claimed && !rank->setup_due &&
-            self->now_ns >= rank->pause_ns && rank->running[phase].count < rank->executors)
+        uint32_t at = (self->idle_turn + i) % self->config.ranks;
+        const master_rank *rank = &self->ranks[at];
+        if (at != number && master_rank_works(rank) && rank->claimed && !rank->setup_due &&
+            self->now_ns >= rank->pause_ns && rank->running[phase].count < rank->executors) {
+            self->idle_turn = at;
             return true;
+        }
     }
     return false;
 }
 
 /* The first task of the list that did not fail on this rank the last time. When there is none close
- * by, the first, unless an executor elsewhere is idle: one that is idle here is worse. */
-static uint32_t take(trm_master *self, unsigned phase, const task_list *list, uint32_t number)
+ * by, the first, unless an executor elsewhere is idle: one that is idle here is worse. What was asked back
+ * for those who are idle does not go to others before them. */
+static uint32_t take(trm_master *self, unsigned phase, const task_list *list, uint32_t number,
+                     uint32_t in_hand)
 {
     master_phase *in = &self->phase[phase];
+    bool busy = in_hand >= self->ranks[number].executors;
     uint32_t task = list->first;
     for (unsigned i = 0; task != NO_TASK && in->task[task].rank == number && i < LOOK_AHEAD_MAX; i++)
         task = in->task[task].next;
     if (task == NO_TASK || in->task[task].rank == number)
         task = list->first;
-    if (task != NO_TASK && in->task[task].rank == number && another_is_idle(self, phase, number)) {
+    bool better_elsewhere =
+        task != NO_TASK && (in->task[task].rank == number || (in->task[task].recalled && busy));
+    if (better_elsewhere && another_is_idle(self, phase, number)) {
         self->all_hungry = true;
         return NO_TASK;
     }
@@ -234,12 +243,12 @@ static uint32_t take_reduce(trm_master *self, uint32_t number, uint32_t in_hand)
 {
     master_rank *rank = &self->ranks[number];
     master_phase *in = &self->phase[TRM_PHASE_REDUCE];
-    uint32_t task = rank->home.count ? take(self, TRM_PHASE_REDUCE, &rank->home, number) : NO_TASK;
+    uint32_t task = rank->home.count ? take(self, TRM_PHASE_REDUCE, &rank->home, number, in_hand) : NO_TASK;
     if (task == NO_TASK && in->queue.count)
-        task = take(self, TRM_PHASE_REDUCE, &in->queue, number);
+        task = take(self, TRM_PHASE_REDUCE, &in->queue, number, in_hand);
     if (task == NO_TASK && in->waiting > in->queue.count && in_hand < rank->executors) {
         task_list *home = busy_home(self);
-        task = home ? take(self, TRM_PHASE_REDUCE, home, number) : NO_TASK;
+        task = home ? take(self, TRM_PHASE_REDUCE, home, number, in_hand) : NO_TASK;
     }
     return task;
 }
@@ -290,7 +299,7 @@ static bool feed(trm_master *self, uint32_t number, unsigned phase, bool *any)
     master_frame_begin(self, TRM_WIRE_ORDER);
     while (count < room) {
         uint32_t task = phase == TRM_PHASE_REDUCE ? take_reduce(self, number, has + count)
-                                                  : take(self, phase, &in->queue, number);
+                                                  : take(self, phase, &in->queue, number, has + count);
         if (task == NO_TASK)
             break;
         trm_order order = {.phase = (uint8_t)phase,

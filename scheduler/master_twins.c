@@ -34,6 +34,7 @@
 #define OVERDUE_MS_MIN 1000u    /* less is not worth an executor */
 #define OVERDUE_BLIND_MS 60000u /* when no task of the phase has ended yet: one twin, to learn from */
 #define STUCK_MS 500u           /* that a task may wait behind others of its rank while somebody is idle */
+#define RECALLS_MAX 50u         /* a task that came back so often stays where it waits */
 #define STALLED_MS 10000u /* nothing was done for so long: ranks that are aside for being slow are needed */
 #define SLOW_MAX 4u       /* tasks in a row that a rank has lost to twins elsewhere: it is set aside */
 
@@ -131,6 +132,7 @@ bool master_twin_promote(trm_master *self, unsigned phase, uint32_t number)
     task->attempt = twin->attempt;
     task->since_ms = twin->since_ms;
     task->begun = twin->begun;
+    task->recalled = 0;
     task_list_put(&self->ranks[task->rank].running[phase], tasks, number);
     twin_free(self, twin);
     return true;
@@ -317,7 +319,7 @@ static bool is_busy(const trm_master *self, uint32_t number)
 {
     const master_rank *rank = &self->ranks[number];
     uint32_t busy = rank->twins;
-    for (unsigned phase = 0; phase < TRM_PHASES; phase++) {
+    for (unsigned phase = 0; phase < TRM_PHASES && busy < rank->executors; phase++) {
         const soft_task *tasks = self->phase[phase].task;
         for (uint32_t task = rank->running[phase].first; task != NO_TASK; task = tasks[task].next)
             busy += tasks[task].begun;
@@ -325,32 +327,54 @@ static bool is_busy(const trm_master *self, uint32_t number)
     return busy >= rank->executors;
 }
 
-/* What waits there although an executor is idle elsewhere; once an attempt, because the rank may have
- * begun it. */
-static void ask_back(trm_master *self, unsigned phase, uint32_t number)
+/* How many tasks those who are idle can do until the next look. Looks at all ranks. */
+static uint32_t wanted_by_idle(const trm_master *self, unsigned phase)
+{
+    uint32_t us = self->phase[phase].task_us, idle = 0;
+    uint64_t each = us ? 1 + TWINS_MS * 1000 / us : 1;
+    for (uint32_t i = 0; i < self->config.ranks; i++)
+        idle += idle_executors(self, i);
+    return (uint32_t)(idle * (each < AHEAD_TASKS_MAX ? each : AHEAD_TASKS_MAX));
+}
+
+/* The first from there on that has waited for too long, and may be asked back: once an attempt, because the
+ * rank may have begun it, and not until the task fails for having come back too often. */
+static uint32_t find_stuck(const trm_master *self, unsigned phase, uint32_t at)
+{
+    const soft_task *tasks = self->phase[phase].task;
+    uint32_t now_ms = (uint32_t)(self->now_ns / MS);
+    while (at != NO_TASK && (tasks[at].begun || tasks[at].recalled || tasks[at].twinned ||
+                             tasks[at].returns >= RECALLS_MAX || now_ms - tasks[at].since_ms < STUCK_MS))
+        at = tasks[at].next;
+    return at;
+}
+
+/* What waits there although an executor is idle elsewhere. `wanted`: as many as the idle can do; UINT32_MAX:
+ * nobody has looked yet. */
+static void ask_back(trm_master *self, unsigned phase, uint32_t number, uint32_t *wanted)
 {
     soft_task *tasks = self->phase[phase].task;
-    uint32_t now_ms = (uint32_t)(self->now_ns / MS), count = 0;
-    if (!self->ranks[number].running[phase].count || !is_busy(self, number) ||
-        idle_rank(self, number) == NO_RANK)
+    uint32_t first = find_stuck(self, phase, self->ranks[number].running[phase].first), count = 0;
+    if (first == NO_TASK || !*wanted || !is_busy(self, number))
         return;
+    if (*wanted == UINT32_MAX)
+        *wanted = wanted_by_idle(self, phase);
+    uint32_t most = *wanted < ORDERS_FRAME_MAX ? *wanted : ORDERS_FRAME_MAX;
     master_frame_begin(self, TRM_WIRE_RECALL);
-    for (uint32_t at = self->ranks[number].running[phase].first; at != NO_TASK && count < ORDERS_FRAME_MAX;
-         at = tasks[at].next) {
-        if (tasks[at].begun || tasks[at].recalled || tasks[at].twinned ||
-            now_ms - tasks[at].since_ms < STUCK_MS)
-            continue;
+    for (uint32_t at = first; at != NO_TASK && count < most; at = find_stuck(self, phase, tasks[at].next)) {
         trm_order order = {.phase = (uint8_t)phase,
                            .attempt = tasks[at].attempt,
                            .task = phase == TRM_PHASE_SAMPLE ? master_sample_task(self, at) : at,
                            .probe = tasks[at].hunted, /* so that it is reported as one … */
                            .end = tasks[at].hunted};  /* … of whichever records */
         trm_order_encode(&order, &self->frame);
-        tasks[at].recalled = 1;
         count++;
     }
-    if (count)
-        master_frame_send(self, number); /* not sent: they wait, as they did */
+    if (!count || master_frame_send(self, number) != TRM_OK)
+        return; /* at the next look, perhaps */
+    *wanted -= count;
+    for (uint32_t at = first; count > 0; at = find_stuck(self, phase, tasks[at].next), count--)
+        tasks[at].recalled = 1;
 }
 
 static bool send_twin(trm_master *self, unsigned phase, uint32_t number, uint32_t to)
@@ -438,9 +462,9 @@ static void call_back(trm_master *self, unsigned phase)
 }
 
 /* False: it is enough for now. */
-static bool look_at(trm_master *self, unsigned phase, uint32_t number)
+static bool look_at(trm_master *self, unsigned phase, uint32_t number, uint32_t *wanted)
 {
-    ask_back(self, phase, number);
+    ask_back(self, phase, number, wanted);
     return self->spec->never_twice || double_tasks_of(self, phase, number);
 }
 
@@ -452,12 +476,13 @@ void master_twins_step(trm_master *self, uint64_t *wake_ns)
         bool go_on = !master_waits_for_claims(self, wake_ns) && !self->log_full;
         for (unsigned phase = 0; phase < TRM_PHASES && go_on; phase++) {
             const master_phase *in = &self->phase[phase];
+            uint32_t wanted = UINT32_MAX;
             if (in->running)
                 call_back(self, phase);
             if (in->waiting || !in->running)
                 continue;
             for (uint32_t i = 0; i < self->config.ranks && go_on && self->stage == STAGE_RUN; i++)
-                go_on = look_at(self, phase, i);
+                go_on = look_at(self, phase, i, &wanted);
         }
     }
     for (unsigned phase = 0; phase < TRM_PHASES; phase++)

@@ -28,7 +28,7 @@ typedef struct soft_task {
     uint8_t twinned : 1;  /* RUNNING: another attempt runs elsewhere, too … */
     uint8_t doubled : 4;  /* … as often so far */
     uint8_t begun : 1;    /* RUNNING: its executor has begun it … */
-    uint8_t recalled : 1; /* … or its rank was asked to give it back */
+    uint8_t recalled : 1; /* … or its rank was asked to give it back; QUEUED: it has */
     uint8_t returns;      /* how often it came back for a reason that does not count, saturating */
     uint16_t probes;      /* that have ended */
 } soft_task;

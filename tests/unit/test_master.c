@@ -508,6 +508,71 @@ static void a_probe_that_waits_is_asked_back(void **state)
     end(self);
 }
 
+/* Two ranks run what takes long and have one behind it, the third has nothing. */
+static world *begin_unequal(uint64_t took_ms)
+{
+    world *self =
+        begin_shaped(&(shape){.tasks = 6, .partitions = 1, .ranks = 3, .hosts = 3}, (uint32_t[]){1, 1, 1});
+    self->spec.never_twice = true;
+    self->runs[0] = self->runs[1] = 1;
+    wait_ms(self, took_ms);
+    for (unsigned i = 0; i < self->count; i++)
+        if (self->given[i].to == 2)
+            say_report(self, &self->given[i], TRM_OK, took_ms);
+    for (unsigned i = 0; i < 200 && !recalled(self); i++)
+        wait_ms(self, 10);
+    return self;
+}
+
+static unsigned give_back(world *self, trm_status status)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < self->count; i++) {
+        given *at = &self->given[i];
+        if (!at->recalled || at->done)
+            continue;
+        say_report(self, at, status, 0);
+        count++;
+    }
+    wait_ms(self, PAUSE_MS);
+    return count;
+}
+
+/* Not to another one that has enough in hand. */
+static void what_comes_back_goes_to_who_is_idle(void **state)
+{
+    world *self = begin_unequal(1);
+    assert_int_equal(give_back(self, TRM_AGAIN), 2);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), 8);
+    assert_int_equal(self->given[6].to, 2);
+    end(self);
+}
+
+/* The others would only change places. */
+static void no_more_is_asked_back_than_the_idle_can_do(void **state)
+{
+    world *self = begin_unequal(400);
+    assert_int_equal(give_back(self, TRM_AGAIN), 1);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), 7);
+    assert_int_equal(self->given[6].to, 2);
+    end(self);
+}
+
+/* The idle rank refuses all that it is given, and has the time to do so. */
+static void a_job_does_not_fail_because_tasks_are_asked_back(void **state)
+{
+    world *self = begin_unequal(1);
+    for (unsigned i = 0; i < 110 && !trm_master_is_over(self->master); i++) {
+        give_back(self, TRM_AGAIN);
+        for (unsigned k = 0; k < self->count; k++)
+            if (self->given[k].to == 2 && !self->given[k].done)
+                say_report(self, &self->given[k], i ? TRM_EPEER : TRM_AGAIN, 0);
+        wait_ms(self, 1000);
+    }
+    assert_false(trm_master_is_over(self->master));
+    end(self);
+}
+
 /* ---- Copies ---------------------------------------------------------------------------------------- */
 
 #define MAPS 6u
@@ -657,6 +722,9 @@ int main(void)
         cmocka_unit_test(what_only_waits_does_not_set_a_rank_aside),
         cmocka_unit_test(what_waits_behind_a_long_task_is_asked_back),
         cmocka_unit_test(a_probe_that_waits_is_asked_back),
+        cmocka_unit_test(what_comes_back_goes_to_who_is_idle),
+        cmocka_unit_test(no_more_is_asked_back_than_the_idle_can_do),
+        cmocka_unit_test(a_job_does_not_fail_because_tasks_are_asked_back),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
         cmocka_unit_test(a_host_goes_and_its_outputs_are_read_from_their_copies),
         cmocka_unit_test(without_copies_they_are_made_again),
