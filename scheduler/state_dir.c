@@ -563,8 +563,11 @@ trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_sub
         tidy(self);
     if (status == TRM_OK && self->found == TRM_STATE_FRESH)
         status = make_fresh(self, submission, err);
+    /* The last launch may have been lost between the names of the output and their sync. */
     if (status == TRM_OK && self->found == TRM_STATE_DONE)
-        trm_state_dir_remove_attempts(spec, fs); /* its last launch may have been lost before it could */
+        status = fs->ops->sync_dir(fs, spec->output_dir, err);
+    if (status == TRM_OK && self->found == TRM_STATE_DONE)
+        trm_state_dir_remove_attempts(spec, fs); /* … or before it could */
     else if (status == TRM_OK)
         status = make_rest(self, err);
     if (status != TRM_OK)

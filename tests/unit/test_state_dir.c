@@ -415,6 +415,31 @@ static void its_names_outlive_a_loss_of_power(void **state)
     }
 }
 
+/* Its last launch has renamed _SUCCESS, and died before it could sync that. */
+static void what_is_said_to_be_done_outlives_a_loss_of_power(void **state)
+{
+    char out[] = "/out", inside[] = "/out/.trireme";
+    trm_spec spec = {.output_dir = out, .state_dir = inside, .tasks = 3, .partitions = 1};
+    for (unsigned run = 0; run < 20; run++) { /* a disk may keep a name that was not synced */
+        trm_fs *fs = trm_fs_mem_create(run);
+        trm_state_dir dir;
+        trm_err err;
+        trm_file *file;
+        assert_int_equal(open_in_memory(&dir, &spec, fs), TRM_OK);
+        trm_state_dir_close(&dir);
+        assert_int_equal(fs->ops->open(fs, "/out/_SUCCESS", TRM_FS_WRITE | TRM_FS_CREATE, &file, &err),
+                         TRM_OK);
+        fs->ops->close(file);
+        for (unsigned launch = 0; launch < 2; launch++) {
+            assert_int_equal(open_in_memory(&dir, &spec, fs), TRM_OK);
+            assert_int_equal(dir.found, TRM_STATE_DONE);
+            trm_state_dir_close(&dir);
+            trm_fs_mem_crash(fs);
+        }
+        trm_fs_mem_destroy(fs);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -431,6 +456,7 @@ int main(void)
         cmocka_unit_test(a_state_elsewhere_belongs_to_one_output),
         cmocka_unit_test(what_a_crash_left_before_the_identity_is_cleared),
         cmocka_unit_test(its_names_outlive_a_loss_of_power),
+        cmocka_unit_test(what_is_said_to_be_done_outlives_a_loss_of_power),
         cmocka_unit_test(what_is_half_written_is_cleared_and_nothing_else),
         cmocka_unit_test(who_only_looks_sees_where_and_whether),
     };
