@@ -240,8 +240,8 @@ static void copied(trm_master *self, uint32_t from, const trm_copied *it)
 void master_copied(trm_master *self, uint32_t from, trm_reader *body)
 {
     self->ranks[from].copy_ns = self->now_ns;
-    self->copy_turn = from; /* it has room */
-    self->copies_ns = 0;
+    self->copy_turn = from;
+    self->copies_room = true; /* there, or close by */
     while (trm_reader_left(body)) {
         trm_copied it;
         trm_copied_decode(&it, body);
@@ -256,12 +256,12 @@ void master_copied(trm_master *self, uint32_t from, trm_reader *body)
 
 /* ---- COPY ------------------------------------------------------------------------------------------ */
 
-/* A rank of another host than the output's that can take one more; NO_RANK: none now. In turns. `may_be`:
- * there is another host at least. */
-static uint32_t copier_for(trm_master *self, uint32_t task, bool *may_be)
+/* A rank of another host than the output's that can take one more, of the next `look`; NO_RANK: none of them.
+ * In turns. `may_be`: there is another host at least. */
+static uint32_t copier_for(trm_master *self, uint32_t task, uint32_t look, bool *may_be)
 {
-    *may_be = false;
-    for (uint32_t i = 0; i < self->config.ranks; i++) {
+    *may_be = look < self->config.ranks;
+    for (uint32_t i = 0; i < look; i++) {
         uint32_t number = (self->copy_turn + i) % self->config.ranks;
         const master_rank *rank = &self->ranks[number];
         if (rank->state == RANK_ABSENT || (rank->state == RANK_READY && !is_near_output(self, task, number)))
@@ -350,7 +350,7 @@ static bool is_older(const trm_master *self, const master_copy *copy)
 }
 
 /* What is to be done for the first of the queue is done, or nothing is. False: it has to wait. */
-static bool serve(trm_master *self, uint32_t task, bool *may_be)
+static bool serve(trm_master *self, uint32_t task, uint32_t look, bool *may_be)
 {
     const master_copy *copy = &self->copies[task];
     if (!is_settled(self, task))
@@ -359,7 +359,7 @@ static bool serve(trm_master *self, uint32_t task, bool *may_be)
         return renew(self, task);
     if (copy->state != COPY_WANTED)
         return true;
-    uint32_t to = copier_for(self, task, may_be);
+    uint32_t to = copier_for(self, task, look, may_be);
     return to != NO_RANK && ask(self, task, to);
 }
 
@@ -369,6 +369,8 @@ static bool waits(const trm_master *self)
     return (self->follows && !self->claims_in) || self->stores || !master_maps_are_needed(self);
 }
 
+/* All ranks are looked at for one with room only now and then, else those that have just said something: it
+ * would cost each copy a look at all. */
 bool master_copies_step(trm_master *self, uint64_t *wake_ns)
 {
     bool any = false;
@@ -376,18 +378,20 @@ bool master_copies_step(trm_master *self, uint64_t *wake_ns)
         return false;
     if (self->now_ns >= self->copies_silent_ns)
         forget_silent(self);
-    for (unsigned i = 0; self->copies_first != NO_TASK && self->now_ns >= self->copies_ns; i++) {
+    bool all = self->now_ns >= self->copies_ns, go_on = all || self->copies_room;
+    uint32_t look = all || self->config.ranks < COPIERS_LOOK_MAX ? self->config.ranks : COPIERS_LOOK_MAX;
+    for (unsigned i = 0; go_on && self->copies_first != NO_TASK && i < COPIES_STEP_MAX; i++) {
         bool may_be = true;
-        if (i == COPIES_STEP_MAX)
-            break;
-        if (serve(self, self->copies_first, &may_be)) {
+        if (serve(self, self->copies_first, look, &may_be)) {
             unqueue_first(self);
             any = true;
             continue;
         }
         if (!may_be)
             say_alone(self);
-        self->copies_ns = self->now_ns + (may_be ? COPY_LOOK_MS : COPY_ALONE_MS) * MS;
+        if (all)
+            self->copies_ns = self->now_ns + (may_be ? COPY_LOOK_MS : COPY_ALONE_MS) * MS;
+        go_on = self->copies_room = false;
     }
     if (self->copies_first != NO_TASK)
         master_wake(wake_ns, self->copies_ns);

@@ -61,6 +61,7 @@
 #define OUTPUTS_RANK_US 10u   /* of silence a rank between two OUTPUTS: many are told more at once */
 #define COPIES_STEP_MAX 1024u /* asked for in one step */
 #define COPIES_AHEAD_MAX 16u  /* copies that a rank is asked for at once */
+#define COPIERS_LOOK_MAX 64u  /* ranks that are looked at when one may have room for a copy */
 #define REFS_MAX 4096u        /* of a LOST or an ADOPT */
 #define PUBLISH_BATCH_MAX 256u
 #define SAMPLE_TASKS_MAX 64u
@@ -259,7 +260,8 @@ struct trm_master {
     master_copy *copies;                /* by map task; NULL: there are none, and none are made */
     uint32_t copies_first, copies_last; /* the queue of those that are wanted */
     uint32_t copy_turn;                 /* the rank that is looked at next */
-    uint64_t copies_ns;                 /* not before */
+    bool copies_room;                   /* it, or one close by, may have room for one */
+    uint64_t copies_ns;                 /* all are not looked at before */
     uint64_t copies_silent_ns;          /* when silence is looked for next */
     uint64_t copies_made, copies_bytes, copies_used; /* by this master */
     bool copies_alone, copies_told_failed;           /* said */
