@@ -286,13 +286,9 @@ static void move_to_copies(trm_master *self, master_store *store)
     }
 }
 
-/* What nobody has told to have there is gone, and what nobody has a copy of is made again. False: a copy may
- * be told yet. */
-static bool store_gone(trm_master *self, master_store *store)
+/* What nobody has a copy of is made again. */
+static void give_up(trm_master *self, master_store *store)
 {
-    store->gone = true;
-    if (store->tasks.count && master_copies_may_come(self))
-        return false;
     if (master_maps_are_needed(self))
         move_to_copies(self, store);
     ref_batch batch = {.type = TRM_COMMAND_LOST};
@@ -306,9 +302,18 @@ static bool store_gone(trm_master *self, master_store *store)
         task_list_remove(&store->tasks, tasks, task);
         tasks[task].state = SOFT_IDLE;
         if (needed && !lose(self, &batch, task))
-            return true;
+            return;
     }
     batch_flush(self, &batch);
+}
+
+/* What nobody has told to have there is gone. False: a copy may be told yet. */
+static bool store_gone(trm_master *self, master_store *store)
+{
+    store->gone = true;
+    if (store->tasks.count && master_copies_may_come(self))
+        return false;
+    give_up(self, store);
     return true;
 }
 
@@ -437,8 +442,9 @@ static bool send_adopt(trm_master *self, master_store *store)
     return true;
 }
 
-/* Whether it is done with. */
-static bool store_step(trm_master *self, master_store *store)
+/* Whether it is done with. `unheard`: copies may be told yet, as found out once for all stores of a step,
+ * which may be as many as ranks; UINT8_MAX: not yet. */
+static bool store_step(trm_master *self, master_store *store, uint8_t *unheard)
 {
     bool own = store->epoch == self->epoch;
     if (own && (store->gone || !store->sent) && self->ranks[store->rank].state == RANK_READY) {
@@ -449,8 +455,14 @@ static bool store_step(trm_master *self, master_store *store)
         }
         return true;
     }
-    if (store->gone)
-        return store_gone(self, store);
+    if (store->gone) {
+        if (*unheard == UINT8_MAX)
+            *unheard = master_copies_may_come(self);
+        if (store->tasks.count && *unheard)
+            return false;
+        give_up(self, store);
+        return true;
+    }
     if (store->adopter != NO_RANK && self->ranks[store->adopter].state != RANK_READY) {
         store->adopter = NO_RANK;
         store->sent = false;
@@ -518,9 +530,10 @@ void master_adopted_applied(trm_master *self, uint32_t rank, const trm_output_re
 
 bool master_outputs_step(trm_master *self, uint64_t *wake_ns)
 {
+    uint8_t unheard = UINT8_MAX;
     for (master_store *at = self->stores, *next; at && self->stage == STAGE_RUN; at = next) {
         next = at->next;
-        if (store_step(self, at))
+        if (store_step(self, at, &unheard))
             store_free(self, at);
     }
     return tell_step(self, wake_ns);
