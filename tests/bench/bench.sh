@@ -8,7 +8,7 @@
 # output, byte by byte.
 #
 #   BENCH_BYTES    size of the inputs; 1G
-#   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,memory,scaling,compress,failover
+#   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,memory,scaling,compress,core,failover
 #   BENCH_RUNS     runs of each; 5
 #   BENCH_DIR      where a temporary directory is made; $TMPDIR, or /tmp
 #   BENCH_TASKS    empty tasks; 1000000
@@ -25,7 +25,7 @@ runs=${BENCH_RUNS:-5}
 tasks=${BENCH_TASKS:-1000000}
 memory=${BENCH_MEMORY:-256M}
 limit=${BENCH_LIMIT:-128M}
-sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,memory,scaling,compress,failover}
+sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,memory,scaling,compress,core,failover}
 trireme=$here/trireme
 TRIREME_KERNEL_DIR=$here/examples/.libs
 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -365,6 +365,17 @@ section_compress() {
     echo
 }
 
+section_core() {
+    echo "## Consensus and the log by themselves"
+    echo
+    echo '```'
+    "$here/tests/bench/bench_raft"
+    echo
+    "$here/tests/bench/bench_log" "$dir"
+    echo '```'
+    echo
+}
+
 # shellcheck source=tests/bench/bench_failover.sh
 . "$source/tests/bench/bench_failover.sh"
 
@@ -374,7 +385,7 @@ mkdir "$dir/times"
 about_machine
 for section in $(echo "$sections" | tr , ' '); do
     case $section in
-    wordcount | terasort | tasks | start | memory | scaling | compress | failover) ;;
+    wordcount | terasort | tasks | start | memory | scaling | compress | core | failover) ;;
     *) die "there is no section '$section'" ;;
     esac
     say "bench: $section"
