@@ -89,7 +89,9 @@ bool master_copies_may_come(const trm_master *self)
         return false;
     for (uint32_t i = 0; i < self->config.ranks; i++) {
         const master_rank *rank = &self->ranks[i];
-        if ((rank->state == RANK_ABSENT && self->follows) || (rank->state == RANK_READY && !rank->claimed))
+        bool unheard = rank->state == RANK_READY && !rank->claimed &&
+                       (!rank->unclaimed_ns || self->now_ns < rank->unclaimed_ns + COPY_UNHEARD_MS * MS);
+        if (unheard || (rank->state == RANK_ABSENT && self->follows))
             return true;
     }
     return false;

@@ -194,6 +194,7 @@ void master_rank_back(trm_master *self, uint32_t number)
     trm_info("rank %u on %s is heard of again", number, host_of(self, number));
     change_state(self, rank, RANK_READY);
     master_note_rank(self, number, "rank_back", NULL);
+    rank->unclaimed_ns = 0;
     master_rank_set_up(self, number);
     rank->outputs_at = 0; /* what was sent meanwhile may be lost */
     rank->idle_pulses = rank->stuck_pulses = rank->refusals = 0;
@@ -368,8 +369,11 @@ static bool send_setup(trm_master *self, uint32_t number)
     put_peers(self, number);
     if (master_frame_send(self, number) != TRM_OK)
         return false;
-    self->ranks[number].claimed = false;
-    self->ranks[number].setup_ns = self->now_ns;
+    master_rank *rank = &self->ranks[number];
+    if (rank->claimed || !rank->unclaimed_ns)
+        rank->unclaimed_ns = self->now_ns;
+    rank->claimed = false;
+    rank->setup_ns = self->now_ns;
     return true;
 }
 

@@ -39,6 +39,7 @@
 #define COPY_PAUSE_MS 10000u   /* a rank that could not make a copy is asked for no other for so long */
 #define COPY_LOOK_MS 20u       /* nobody could be asked for a copy now: not again before */
 #define COPY_ALONE_MS 1000u    /* … and there is nobody */
+#define COPY_UNHEARD_MS 20000u /* a rank is waited for so long that is to say which copies it holds */
 #define TAKEOVER_MS 500u       /* a master that follows another waits so long for what ranks hold */
 #define CLAIM_SILENT_MS 5000u  /* after that a rank that has not said what it holds is set up again */
 #define ABSENT_END_MS 2500u    /* at the end, for ranks that have not come to a master that follows another */
@@ -98,6 +99,7 @@ typedef struct master_rank {
     uint32_t host_next; /* the next rank of its host; NO_RANK: none */
     uint64_t pid;
     uint64_t heard_ns, pause_ns, setup_ns;
+    uint64_t unclaimed_ns; /* since when it is to say what it holds; 0: it has not been asked */
     task_list running[TRM_PHASES];
     task_list home;         /* reduces that wait, at home here */
     uint32_t twins;         /* second attempts here … */

@@ -704,6 +704,19 @@ static void an_output_that_cannot_be_read_is_read_from_its_copy(void **state)
     end(self);
 }
 
+/* It lives, and cannot follow its set-up. Perhaps it has copies; without any the maps are made again. */
+static void who_never_says_what_it_holds_is_waited_for_no_longer(void **state)
+{
+    world *self = begin_mapped(3, 3, 2);
+    say_hello(self, 2, MAPS / 3);
+    die(self, 1);
+    wait_ms(self, 1000);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
+    wait_ms(self, 30000);
+    assert_true(orders_of(self, TRM_PHASE_MAP) > MAPS);
+    end(self);
+}
+
 static void ranks_of_one_host_copy_nothing(void **state)
 {
     world *self = begin_mapped(2, 1, 2);
@@ -731,6 +744,7 @@ int main(void)
         cmocka_unit_test(a_copy_of_another_launch_is_none),
         cmocka_unit_test(a_copy_that_cannot_be_made_is_tried_elsewhere_and_given_up),
         cmocka_unit_test(an_output_that_cannot_be_read_is_read_from_its_copy),
+        cmocka_unit_test(who_never_says_what_it_holds_is_waited_for_no_longer),
         cmocka_unit_test(ranks_of_one_host_copy_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
