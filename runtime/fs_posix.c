@@ -284,7 +284,8 @@ static trm_status empty_dir(int fd, const char *name, unsigned depth, trm_err *e
 }
 
 /* Relative to an open directory at every step: no name is looked up twice by its
- * path, so nobody can put a link into the way between two looks. */
+ * path, so nobody can put a link into the way between two looks. Others may be removing the same
+ * tree: what they have removed is gone, and all that is left is removed. */
 static trm_status remove_below(int parent, const char *name, unsigned depth, trm_err *err)
 {
     if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
@@ -296,7 +297,7 @@ static trm_status remove_below(int parent, const char *name, unsigned depth, trm
                            TRM_FS_DEPTH_MAX);
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return failed(err, "open the directory", name);
+        return errno == ENOENT ? TRM_OK : failed(err, "open the directory", name);
     trm_status status = empty_dir(fd, name, depth, err);
     if (status == TRM_OK && unlinkat(parent, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
         status = failed(err, "remove the directory", name);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char root[64];
@@ -248,15 +249,52 @@ static void what_the_system_refuses_is_said(void **state)
     assert_int_equal(trm_fs_write_whole(fs, path, "1", 1, 0, &err), TRM_EIO);
 }
 
+/* A rank and its supervisor: one of them is killed in the middle, the other must remove all the same. */
+static void two_remove_one_tree(void **state)
+{
+    trm_fs *fs = trm_fs_posix();
+    for (unsigned round = 0; round < 300; round++) {
+        for (unsigned i = 0; i < 8; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "x/%u/%u", i, i);
+            assert_int_equal(trm_fs_make_dirs(fs, in(name), 0, &err), TRM_OK);
+        }
+        int begin[2];
+        assert_int_equal(pipe(begin), 0);
+        pid_t other = fork();
+        if (other == 0) {
+            char byte;
+            if (read(begin[0], &byte, 1) == 1)
+                trm_fs_remove_tree(fs, in("x"), NULL);
+            _exit(0);
+        }
+        assert_true(other > 0);
+        assert_int_equal(write(begin[1], "", 1), 1);
+        trm_status status = trm_fs_remove_tree(fs, in("x"), &err);
+        assert_int_equal(waitpid(other, NULL, 0), other);
+        close(begin[0]);
+        close(begin[1]);
+        if (status != TRM_OK)
+            fail_msg("round %u: %s", round, err.text);
+        assert_int_equal(access(in("x"), F_OK), -1);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(whole_files_round_trip),           TEST(a_file_left_aside_is_replaced),
-        TEST(reads_and_writes_at_offsets),      TEST(links_and_pipes_are_refused),
-        TEST(directories_are_made_and_removed), TEST(second_names),
-        TEST(trees_too_deep_are_refused),       TEST(names_are_listed),
-        TEST(a_lock_excludes_another_opening),  TEST(a_file_that_may_not_grow_is_an_error),
+        TEST(whole_files_round_trip),
+        TEST(a_file_left_aside_is_replaced),
+        TEST(reads_and_writes_at_offsets),
+        TEST(links_and_pipes_are_refused),
+        TEST(directories_are_made_and_removed),
+        TEST(two_remove_one_tree),
+        TEST(second_names),
+        TEST(trees_too_deep_are_refused),
+        TEST(names_are_listed),
+        TEST(a_lock_excludes_another_opening),
+        TEST(a_file_that_may_not_grow_is_an_error),
         TEST(what_the_system_refuses_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
