@@ -20,6 +20,19 @@
 #define NAME_BYTES 14u /* "trireme-XXXXXX" */
 #define BOOT_ID_BYTES 64u
 
+/* The name of its owner goes last: whoever is killed on the way leaves what a sweep takes. */
+static trm_status remove_all(const char *path, trm_err *err)
+{
+    static const char *const names[] = {"runs", "output", "keep", ""};
+    trm_status status = TRM_OK;
+    for (unsigned i = 0; i < sizeof names / sizeof names[0] && status == TRM_OK; i++) {
+        char below[TRM_SCRATCH_PATH_BYTES + 8];
+        snprintf(below, sizeof below, "%s/%s", path, names[i]);
+        status = trm_fs_remove_tree(trm_fs_posix(), names[i][0] ? below : path, err);
+    }
+    return status;
+}
+
 /* ---- What others left behind ------------------------------------------------- */
 
 static bool is_there(const char *dir, const char *name)
@@ -79,7 +92,7 @@ static bool remove_if_abandoned(const char *base, int base_fd, const char *name,
         return false;
     char path[TRM_SCRATCH_PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", base, name);
-    trm_fs_remove_tree(trm_fs_posix(), path, NULL);
+    remove_all(path, NULL);
     close(lock);
     return true;
 }
@@ -194,7 +207,7 @@ trm_status trm_scratch_create(trm_scratch *out, const char *base, trm_err *err)
 
 trm_status trm_scratch_remove(const trm_scratch *self, trm_err *err)
 {
-    return trm_fs_remove_tree(trm_fs_posix(), self->path, err);
+    return remove_all(self->path, err);
 }
 
 /* A mark that has no room for its text is good for ever, as one without a job is. */

@@ -99,6 +99,33 @@ static void kept_ones_stay_as_long_as_their_job(void **state)
     temp_tree_close(&tree);
 }
 
+/* As one that is killed on the way: here what lies in the runs is too deep to be removed. */
+static void what_is_half_removed_is_swept(void **state)
+{
+    temp_tree tree;
+    temp_tree_init(&tree);
+    trm_scratch self, other;
+    trm_err err;
+    for (unsigned i = 0; i < 20; i++) { /* directories list their entries in no order */
+        assert_int_equal(trm_scratch_create(&self, tree.path, &err), TRM_OK);
+        char deep[TRM_FS_PATH_BYTES_MAX];
+        size_t len = (size_t)snprintf(deep, sizeof deep, "%s/d", self.runs);
+        for (unsigned depth = 0; depth < TRM_FS_DEPTH_MAX - 1; depth++, len += 2)
+            memcpy(deep + len, "/d", 3);
+        assert_int_equal(trm_fs_make_dirs(trm_fs_posix(), deep, 0, &err), TRM_OK);
+        assert_int_equal(trm_scratch_remove(&self, &err), TRM_ELIMIT);
+        trm_scratch_close(&self);
+        char runs[TRM_SCRATCH_PATH_BYTES + 8];
+        snprintf(runs, sizeof runs, "%s/d", self.runs);
+        assert_int_equal(trm_fs_remove_tree(trm_fs_posix(), runs, &err), TRM_OK);
+        assert_int_equal(trm_scratch_create(&other, tree.path, &err), TRM_OK);
+        assert_int_equal(access(self.path, F_OK), -1);
+        assert_int_equal(trm_scratch_remove(&other, &err), TRM_OK);
+        trm_scratch_close(&other);
+    }
+    temp_tree_close(&tree);
+}
+
 static void another_boot_is_left_alone(void **state)
 {
     temp_tree tree;
@@ -136,6 +163,7 @@ int main(void)
         cmocka_unit_test(is_private_and_removed),
         cmocka_unit_test(abandoned_ones_are_swept),
         cmocka_unit_test(kept_ones_stay_as_long_as_their_job),
+        cmocka_unit_test(what_is_half_removed_is_swept),
         cmocka_unit_test(another_boot_is_left_alone),
         cmocka_unit_test(refusals_name_the_place),
     };
