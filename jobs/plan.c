@@ -167,8 +167,7 @@ static trm_status cut(trm_plan *self, uint64_t whole_tasks, uint64_t file_cost, 
 }
 
 /* As many tasks an executor as even out their times; for a job that sorts, no more than its
- * collector holds (it needs room for an index beside the pairs), so that a map spills once. Where
- * they are many for that reason, or small, none are halved. */
+ * collector holds (it needs room for an index beside the pairs), so that a map spills once. */
 static uint64_t choose_split(const trm_plan *self, const trm_traits *traits, uint32_t executors,
                              uint64_t memory_bytes, uint64_t *whole_tasks)
 {
@@ -178,8 +177,9 @@ static uint64_t choose_split(const trm_plan *self, const trm_traits *traits, uin
         most = memory_bytes / 2;
     if (most < TRM_SPLIT_BYTES_MIN)
         most = TRM_SPLIT_BYTES_MIN;
-    uint64_t wanted = weight / ((uint64_t)executors * TRM_PLAN_TASKS_AN_EXECUTOR) + 1;
-    bool halves = wanted <= most && wanted >= 2 * TRM_SPLIT_BYTES_MIN;
+    unsigned each = traits->folds ? TRM_PLAN_FOLDS_AN_EXECUTOR : TRM_PLAN_TASKS_AN_EXECUTOR;
+    uint64_t wanted = weight / ((uint64_t)executors * each) + 1;
+    bool halves = traits->folds && wanted <= most && wanted >= 2 * TRM_SPLIT_BYTES_MIN;
     if (wanted > most)
         wanted = most;
     if (wanted < TRM_SPLIT_BYTES_MIN)

@@ -26,9 +26,10 @@
 /* The split size that is chosen counts a file as this much more than its bytes, so that a
  * task of many small files takes no longer than one of a part of a large file. */
 #define TRM_PLAN_FILE_COST_BYTES (16u << 10)
-/* Large ones first, because every map task sorts and writes what it has counted, and the merge reads it;
- * the last quarter of the input in halves, so that executors end at about the same time. */
-#define TRM_PLAN_TASKS_AN_EXECUTOR 4u
+#define TRM_PLAN_TASKS_AN_EXECUTOR 8u
+/* Of a job that folds: large ones, because every map task sorts and writes what it has counted and the merge
+ * reads it; and the last quarter of the input in halves, so that executors end at about the same time. */
+#define TRM_PLAN_FOLDS_AN_EXECUTOR 4u
 
 typedef struct trm_plan_file {
     char *path;        /* absolute */

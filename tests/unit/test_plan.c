@@ -283,13 +283,19 @@ static void split_size_is_chosen(void **state)
     trm_err err;
     char *path = sparse_file("gigabyte", 1ull << 30);
     assert_int_equal(build_one(&plan, &lines, 0, &err, path), TRM_OK); /* 4 executors */
-    assert_int_equal(plan.tasks, 4 * (TRM_PLAN_TASKS_AN_EXECUTOR + 1));
+    assert_int_equal(plan.tasks, 4 * (TRM_PLAN_FOLDS_AN_EXECUTOR + 1));
     assert_int_equal(plan.partitions, 4);
     check_cover(&plan);
     for (uint32_t i = 0; i < plan.tasks; i++) { /* the last quarter in halves */
         uint64_t size = i < 12 ? 1u << 26 : 1u << 25;
         assert_in_range(plan.begin[i + 1] - plan.begin[i], size - (1u << 20), size + (1u << 20));
     }
+    trm_plan_close(&plan);
+
+    trm_traits maps_only = {.name = "t", .input = TRM_INPUT_LINES, .map_only = true};
+    assert_int_equal(build_one(&plan, &maps_only, 0, &err, path), TRM_OK);
+    assert_int_equal(plan.tasks, 4 * TRM_PLAN_TASKS_AN_EXECUTOR);
+    check_cover(&plan);
     trm_plan_close(&plan);
 
     trm_traits sorts = {.name = "t", .input = TRM_INPUT_FIXED, .record_bytes = 100};
