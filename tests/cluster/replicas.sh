@@ -66,7 +66,7 @@ launch() {
 
 # start ARGUMENT…: until the first maps are done, some on every rank. Now and then Open MPI's daemons do not find each other.
 start() {
-    for try in 1 2 3; do
+    for _ in 1 2 3; do
         rm -rf "$work/out" "$gate" "$gate.waiting" "$gate.begin"
         rm -f "$world"/down*
         launch "$@" &
