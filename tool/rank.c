@@ -132,7 +132,7 @@ static void loop(rank *self, trm_end *end)
         dead_step(self, now_ns);
         if (trm_control_turn(self->control, now_ns, trm_clock_wall_ms(), &wake_ns))
             self->sleep_us =
-                self->sleep_us / 4 + TRM_LOOP_SLEEP_US_MIN; /* one heartbeat makes no busy loop */
+                self->sleep_us / 2 + TRM_LOOP_SLEEP_US_MIN; /* one heartbeat makes no busy loop */
         else
             sleep_a_little(self, now_ns, wake_ns);
     }
