@@ -63,6 +63,7 @@ struct trm_wal_writer {
 
 /* ---- The thread ------------------------------------------------------------------------------ */
 
+/* The mutex is held, as where the news are taken: else the descriptor could stay readable with none. */
 static void tell(trm_wal_writer *self)
 {
     atomic_store(&self->news, true);
@@ -315,14 +316,14 @@ trm_status trm_wal_writer_save(trm_wal_writer *self, const trm_wal_snapshot *met
 
 bool trm_wal_writer_step(trm_wal_writer *self, trm_wal_writer_news *out)
 {
-    bool news = atomic_exchange(&self->news, false);
-    if (!news && !self->kick)
+    if (!atomic_load(&self->news) && !self->kick)
         return false;
     uint64_t count;
+    pthread_mutex_lock(&self->mutex);
+    bool news = atomic_exchange(&self->news, false);
     if (news && self->event_fd >= 0)
         while (read(self->event_fd, &count, sizeof count) < 0 && errno == EINTR)
             continue;
-    pthread_mutex_lock(&self->mutex);
     if (self->kick)
         pthread_cond_signal(&self->wake);
     self->kick = false;

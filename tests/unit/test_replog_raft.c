@@ -305,6 +305,13 @@ static void test_a_leader_that_was_cut_off(void **state)
     end(&self);
 }
 
+static void tell_who_lives(world *self, uint32_t dead)
+{
+    for (uint32_t to = 0; to < 4; to++)
+        for (uint32_t n = 0; to != dead && n < 4; n++)
+            trm_raft_node_hint(trm_replog_raft_core(self->nodes[to].log), n, n != dead, 0, self->now_ns);
+}
+
 /* A voter dies for good and another rank, which begins with nothing, takes its place: by an image,
  * since the log has forgotten its begin. */
 static void test_a_new_rank_takes_the_place_of_a_dead_voter(void **state)
@@ -323,24 +330,24 @@ static void test_a_new_rank_takes_the_place_of_a_dead_voter(void **state)
     stop(&self, dead);
     start(&self, 3, NULL, NULL);
     trm_raft *core = trm_replog_raft_core(at->log);
-    for (uint32_t n = 0; n < 4; n++)
-        trm_raft_node_hint(core, n, n != dead, 0, self.now_ns);
+    tell_who_lives(&self, dead);
     uint64_t index;
     trm_err err;
     assert_int_equal(trm_raft_change_members(core, TRM_RAFT_ADD_LEARNER, 3, &index, &err), TRM_OK);
     wait_for(&self, 3, "[99 ");
     assert_true(self.nodes[3].restores > 0);
-    for (unsigned i = 0; i < TURNS_MAX; i++) {
-        const trm_raft_members *now = trm_raft_members_now(core);
-        const trm_raft_member *joined = trm_raft_members_find(now, 3);
-        if (joined && joined->voter && !trm_raft_members_find(now, dead))
-            break;
+    bool replaced = false; /* by whoever leads: on a busy machine that may be another by now */
+    for (unsigned i = 0; i < TURNS_MAX && !replaced; i++) {
+        tell_who_lives(&self, dead);
         turn(&self);
+        at = leader(&self);
+        const trm_raft_members *now = trm_raft_members_now(trm_replog_raft_core(at->log));
+        const trm_raft_member *joined = trm_raft_members_find(now, 3);
+        replaced = joined && joined->voter && !trm_raft_members_find(now, dead);
     }
-    const trm_raft_member *joined = trm_raft_members_find(trm_raft_members_now(core), 3);
-    assert_true(joined && joined->voter);
+    assert_true(replaced);
     /* Two of the three that are left are enough, the new one among them. */
-    uint32_t other = 3 - at->rank - dead;
+    uint32_t other = at->rank == 3 ? (dead == 0 ? 1 : 0) : 3 - at->rank - dead;
     stop(&self, other);
     propose(&self, "the end;");
     wait_for(&self, 3, "the end;");
