@@ -62,11 +62,11 @@ typedef struct trm_piece {
 
 /* Expands inputs (inputs.h says how), checks that each is there and readable, and cuts the
  * splits. `executors` over all ranks and `memory_bytes` of one executor guide the split size:
- * some tasks an executor, the last ones smaller; for a job that sorts, no more than what it collects in
- * memory. With spec->split_bytes a boundary falls at its multiples in the space of all plain files.
- * Partitions default to the executors. TRM_EINPUT with the input's name; refuses inputs that
- * are all empty (but of whole files) and a file of fixed records that is not a multiple.
- * TRM_EUSAGE for a number of tasks or partitions that nobody can want. */
+ * some tasks an executor, the last ones smaller if the job folds; for a job that sorts, no more than what it
+ * collects in memory. With spec->split_bytes a boundary falls at its multiples in the space of all plain
+ * files. Partitions default to the executors. TRM_EINPUT with the input's name; refuses inputs that are all
+ * empty (but of whole files) and a file of fixed records that is not a multiple. TRM_EUSAGE for a number of
+ * tasks or partitions that nobody can want. */
 trm_status trm_plan_build(trm_plan *self, const trm_spec *spec, const trm_traits *traits, uint32_t executors,
                           uint64_t memory_bytes, trm_err *err);
 void trm_plan_close(trm_plan *self);

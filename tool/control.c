@@ -212,8 +212,8 @@ static bool opener_step(trm_control *self, uint64_t now_ns, uint64_t *wake_ns)
 static void follow_election(trm_control *self, const trm_node_state *node)
 {
     trm_err err = {""};
-    if (node->elected && !self->leader &&
-        !self->left_alone) { /* now, since those that hear of it say HELLO at once */
+    /* Now, since those that hear of it say HELLO at once. */
+    if (node->elected && !self->leader && !self->left_alone) {
         if (trm_leader_create(&self->leader, self->spec, self->ground, self->node, &err) != TRM_OK)
             trm_warn("%s", err.text);
         for (uint32_t i = 0; self->leader && i < self->transport->ranks; i++)

@@ -22,6 +22,7 @@ struct trm_copies {
     uint32_t first, count;
     trm_copied *said; /* what is held, and what failed and is not told yet */
     size_t said_at, said_count, said_room;
+    uint32_t failures; /* among them */
     bool replaced;
 };
 
@@ -48,9 +49,11 @@ void trm_copies_destroy(trm_copies *self)
 
 /* ---- What is told ---------------------------------------------------------------------------- */
 
-/* Without memory for it the master hears nothing: it asks another rank after a while. */
+/* Without room for it the master hears nothing: it asks another rank after a while. */
 static void say(trm_copies *self, const trm_copied *what)
 {
+    if (self->said_count == TRM_COPIES_SAID_MAX)
+        return;
     if (self->said_count == self->said_room) {
         size_t room = self->said_room ? self->said_room * 2 : 64;
         trm_copied *grown = realloc(self->said, room * sizeof *grown);
@@ -65,6 +68,7 @@ static void say(trm_copies *self, const trm_copied *what)
 static void say_failed(trm_copies *self, uint32_t task, uint32_t attempt, trm_status status, const char *why)
 {
     trm_debug("map task %u, attempt %u is not copied: %s", task, attempt, why);
+    self->failures++;
     say(self,
         &(trm_copied){
             .task = task, .attempt = attempt, .epoch = self->sender->epoch, .status = (uint32_t)status});
@@ -76,13 +80,20 @@ void trm_copies_note(trm_copies *self, uint32_t task, uint32_t attempt, uint64_t
         &(trm_copied){.task = task, .attempt = attempt, .epoch = epoch, .status = TRM_OK, .bytes = bytes});
 }
 
-void trm_copies_tell_again(trm_copies *self)
+/* What failed is told once. */
+static void forget_failures(trm_copies *self)
 {
     size_t kept = 0;
     for (size_t i = 0; i < self->said_count; i++)
         if (self->said[i].status == TRM_OK)
             self->said[kept++] = self->said[i];
-    self->said_count = kept;
+    self->said_count = self->said_at = kept;
+    self->failures = 0;
+}
+
+void trm_copies_tell_again(trm_copies *self)
+{
+    forget_failures(self);
     self->said_at = 0;
 }
 
@@ -99,6 +110,8 @@ bool trm_copies_tell(trm_copies *self, uint32_t master)
             return false;
         self->said_at = end;
     }
+    if (self->failures)
+        forget_failures(self);
     return true;
 }
 

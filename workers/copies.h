@@ -23,6 +23,7 @@
 
 #define TRM_COPY_OPEN_MAX 4u     /* fetched at once */
 #define TRM_COPY_QUEUE_MAX 1024u /* that wait */
+#define TRM_COPIES_SAID_MAX (4u << 20)
 
 typedef struct trm_copies trm_copies;
 

@@ -437,11 +437,12 @@ bool worker_crew_step(trm_worker *self)
 
 /* ---- Executors -------------------------------------------------------------------------------- */
 
-/* How many orders an executor may have, the one that it runs included. */
+/* How many orders an executor may have, the one that it runs included: what it has queued cannot be given
+ * back, so that there is nothing behind the first, which may take long. */
 static unsigned queue_target(const trm_worker *self)
 {
     uint32_t us = self->running_us > TASK_US_MIN ? self->running_us : TASK_US_MIN;
-    uint32_t target = self->running_us ? 1 + AHEAD_US / us : 2;
+    uint32_t target = self->running_us ? 1 + AHEAD_US / us : 1;
     return target < TRM_CREW_QUEUE_MAX ? target : TRM_CREW_QUEUE_MAX;
 }
 

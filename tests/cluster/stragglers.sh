@@ -72,4 +72,29 @@ begin 'it is not wanted' 2 --executors 1 --speculate off && {
     end
 }
 
+# What only waits behind a task that takes long is given back, and done by whoever is idle: all but that task,
+# which nobody else may try.
+all_but_one() {
+    sed -n 's/.*"map":{"total":\([0-9]*\),"done":\([0-9]*\),"running":1}.*/\1 \2/p' "$work/out/.trireme/status.json" 2>"$work/none" |
+        { read -r total done && [ "$done" -eq $((total - 1)) ]; }
+}
+behind_a_long_task() {
+    name='behind a long task'
+    rm -rf "$work/out" "$gate"
+    { echo 'wait here'; yes 'a b c' | head -19; } >"$work/lines"
+    timeout -k 5 "$JOB_SECONDS" "$trireme" run -n 2 --executors 1 --split-size 6 --speculate off -p gate="$gate" \
+        "$kernels/kernel_poison.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
+    job=$!
+    for _ in $(seq 300); do
+        ! all_but_one || break
+        sleep 0.1
+    done
+    all_but_one || fail "$name" 'more than the long task is not done'
+    : >"$gate"
+    wait $job || fail "$name" "exit status $?"
+    [ "$(parts "$work/out" | sort | tr '\t\n' '= ')" = 'a=19 b=19 c=19 here=1 wait=1 ' ] || fail "$name" 'another result'
+    nothing_left "$name" && pass "$name"
+}
+behind_a_long_task
+
 finish
