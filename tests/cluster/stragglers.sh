@@ -76,7 +76,7 @@ begin 'it is not wanted' 2 --executors 1 --speculate off && {
 # which nobody else may try.
 all_but_one() {
     sed -n 's/.*"map":{"total":\([0-9]*\),"done":\([0-9]*\),"running":1}.*/\1 \2/p' "$work/out/.trireme/status.json" 2>"$work/none" |
-        { read -r total done && [ "$done" -eq $((total - 1)) ]; }
+        { read -r total ended && [ "$ended" -eq $((total - 1)) ]; }
 }
 behind_a_long_task() {
     name='behind a long task'

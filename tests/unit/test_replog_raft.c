@@ -251,6 +251,33 @@ static void test_one_voter(void **state)
     end(&self);
 }
 
+/* A loop that waits for the descriptor must not find it readable for nothing, however its steps and the
+ * writer's thread fall together. */
+static void test_the_descriptor_is_readable_for_news_only(void **state)
+{
+    static world self;
+    begin(&self, 1, 1, NULL);
+    propose(&self, "a;");
+    node *at = leader(&self);
+    struct pollfd fd = {.fd = trm_replog_fd(at->log), .events = POLLIN};
+    trm_replog_state log;
+    trm_err err;
+    for (unsigned i = 0; i < 3000; i++) {
+        uint64_t index, wake_ns = UINT64_MAX;
+        assert_int_equal(trm_replog_propose(at->log, "", 0, &index, &err), TRM_OK);
+        do { /* all the time, so that a step often comes while there is news being made */
+            trm_replog_step(at->log, self.now_ns, &wake_ns);
+            follow(at);
+            trm_replog_state_get(at->log, &log);
+        } while (log.committed < index);
+        for (unsigned tries = 0; poll(&fd, 1, 0) > 0; tries++) {
+            assert_true(tries < 100);
+            trm_replog_step(at->log, self.now_ns, &wake_ns);
+        }
+    }
+    end(&self);
+}
+
 static void test_three_voters_lose_their_leader(void **state)
 {
     static world self;
@@ -386,6 +413,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_voter),
+        cmocka_unit_test(test_the_descriptor_is_readable_for_news_only),
         cmocka_unit_test(test_three_voters_lose_their_leader),
         cmocka_unit_test(test_messages_get_lost),
         cmocka_unit_test(test_a_leader_that_was_cut_off),
