@@ -20,17 +20,21 @@
 #define NAME_BYTES 14u /* "trireme-XXXXXX" */
 #define BOOT_ID_BYTES 64u
 
-/* The name of its owner goes last: whoever is killed on the way leaves what a sweep takes. */
+/* The name of its owner goes last: whoever is killed on the way leaves what a sweep takes. What goes before
+ * is named through the open directory: others who may rename it could put a link there between two looks. */
 static trm_status remove_all(const char *path, trm_err *err)
 {
-    static const char *const names[] = {"runs", "output", "keep", ""};
+    static const char *const names[] = {"runs", "output", "keep"};
     trm_status status = TRM_OK;
-    for (unsigned i = 0; i < sizeof names / sizeof names[0] && status == TRM_OK; i++) {
-        char below[TRM_SCRATCH_PATH_BYTES + 8];
-        snprintf(below, sizeof below, "%s/%s", path, names[i]);
-        status = trm_fs_remove_tree(trm_fs_posix(), names[i][0] ? below : path, err);
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    for (unsigned i = 0; dir >= 0 && i < sizeof names / sizeof names[0] && status == TRM_OK; i++) {
+        char below[64];
+        snprintf(below, sizeof below, "/proc/self/fd/%d/%s", dir, names[i]);
+        status = trm_fs_remove_tree(trm_fs_posix(), below, err);
     }
-    return status;
+    if (dir >= 0)
+        close(dir);
+    return status == TRM_OK ? trm_fs_remove_tree(trm_fs_posix(), path, err) : status;
 }
 
 /* ---- What others left behind ------------------------------------------------- */

@@ -126,6 +126,25 @@ static void what_is_half_removed_is_swept(void **state)
     temp_tree_close(&tree);
 }
 
+/* In a directory where others may rename: what they have put into its place is not looked into. */
+static void a_planted_link_is_not_followed(void **state)
+{
+    temp_tree tree;
+    temp_tree_init(&tree);
+    trm_scratch self;
+    trm_err err;
+    assert_int_equal(trm_scratch_create(&self, tree.path, &err), TRM_OK);
+    temp_tree_dir(&tree, "victim");
+    temp_tree_dir(&tree, "victim/runs");
+    char *precious = temp_tree_text(&tree, "victim/runs/precious", "x");
+    assert_int_equal(rename(self.path, temp_tree_name(&tree, "away")), 0);
+    assert_int_equal(symlink(temp_tree_name(&tree, "victim"), self.path), 0);
+    trm_scratch_remove(&self, &err);
+    assert_int_equal(access(precious, F_OK), 0);
+    trm_scratch_close(&self);
+    temp_tree_close(&tree);
+}
+
 static void another_boot_is_left_alone(void **state)
 {
     temp_tree tree;
@@ -164,6 +183,7 @@ int main(void)
         cmocka_unit_test(abandoned_ones_are_swept),
         cmocka_unit_test(kept_ones_stay_as_long_as_their_job),
         cmocka_unit_test(what_is_half_removed_is_swept),
+        cmocka_unit_test(a_planted_link_is_not_followed),
         cmocka_unit_test(another_boot_is_left_alone),
         cmocka_unit_test(refusals_name_the_place),
     };
