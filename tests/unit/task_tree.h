@@ -1,5 +1,4 @@
-/* What tests of whole tasks share. Their directory, one at a time: what a test that fails leaves is removed
- * by its teardown (remove_tree). Included by one file a program. */
+/* What tests of whole tasks share. */
 #ifndef TRM_TESTS_UNIT_TASK_TREE_H
 #define TRM_TESTS_UNIT_TASK_TREE_H
 
@@ -7,27 +6,7 @@
 
 #define CREW_MEMORY_BYTES (2ull << 30) /* what this process has in use counts for its children */
 
-static temp_tree tree;
-static bool tree_is_open;
-
-static void open_tree(void)
-{
-    temp_tree_init(&tree);
-    tree_is_open = true;
-}
-
-static void close_tree(void)
-{
-    temp_tree_close(&tree);
-    tree_is_open = false;
-}
-
-static int remove_tree(void **state)
-{
-    if (tree_is_open)
-        close_tree();
-    return 0;
-}
+static temp_tree tree; /* one at a time */
 
 /* What a test leaves in a process that is killed is no leak. */
 const char *__asan_default_options(void);

@@ -1,4 +1,5 @@
-/* A directory of its own for a test, under $TMPDIR, and files in it. */
+/* A directory of its own for a test, under $TMPDIR, and files in it. What a test that fails leaves open is
+ * removed when its program ends. */
 #ifndef TRM_TESTS_TEMP_TREE_H
 #define TRM_TESTS_TEMP_TREE_H
 
@@ -12,9 +13,44 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define TEMP_TREES_MAX 16u /* open at once; more are not removed */
+
 typedef struct temp_tree {
     char path[512];
 } temp_tree;
+
+typedef struct temp_trees {
+    temp_tree tree[TEMP_TREES_MAX]; /* path "": none */
+    pid_t owner;                    /* what it forks does not remove them */
+} temp_trees;
+
+static inline temp_trees *temp_trees_open(void)
+{
+    static temp_trees all;
+    return &all;
+}
+
+static inline void temp_trees_end(void)
+{
+    temp_trees *all = temp_trees_open();
+    for (unsigned i = 0; i < TEMP_TREES_MAX && all->owner == getpid(); i++)
+        if (all->tree[i].path[0])
+            trm_fs_remove_tree(trm_fs_posix(), all->tree[i].path, NULL);
+}
+
+/* The place of `path`, or ("") a free one; NULL: there is none. */
+static inline temp_tree *temp_trees_find(const char *path)
+{
+    temp_trees *all = temp_trees_open();
+    if (!all->owner) {
+        all->owner = getpid();
+        atexit(temp_trees_end);
+    }
+    for (unsigned i = 0; i < TEMP_TREES_MAX; i++)
+        if (strcmp(all->tree[i].path, path) == 0)
+            return &all->tree[i];
+    return NULL;
+}
 
 static inline void temp_tree_init(temp_tree *self)
 {
@@ -23,6 +59,9 @@ static inline void temp_tree_init(temp_tree *self)
     char *made = mkdtemp(self->path);
     assert(made);
     (void)made;
+    temp_tree *place = temp_trees_find("");
+    if (place)
+        *place = *self;
 }
 
 static inline void temp_tree_close(temp_tree *self)
@@ -31,6 +70,9 @@ static inline void temp_tree_close(temp_tree *self)
     trm_status status = trm_fs_remove_tree(trm_fs_posix(), self->path, &err);
     assert(status == TRM_OK);
     (void)status;
+    temp_tree *place = temp_trees_find(self->path);
+    if (place)
+        place->path[0] = 0;
 }
 
 /* Its path; one of a few buffers that are used in turn. */

@@ -605,7 +605,7 @@ static void run_case(uint64_t seed)
     now.seed = seed;
     draw_case(&random);
     trm_input input = (trm_input)trm_draw_below(&random, TRM_INPUT_LAST + 1);
-    open_tree();
+    temp_tree_init(&tree);
     temp_tree_dir(&tree, "input");
     write_inputs(input, 1 + (unsigned)trm_draw_below(&random, 6),
                  1 + (unsigned)trm_draw_below(&random, now.many ? 1000 : 3000), &random);
@@ -638,7 +638,7 @@ static void run_case(uint64_t seed)
     CHECK(whole_job_attempts(&job) == 0);
     whole_job_close(&job);
     drop_pairs(&now.emitted);
-    close_tree();
+    temp_tree_close(&tree);
 }
 
 static void random_jobs_are_right(void **state)
@@ -655,7 +655,7 @@ int main(int argc, char **argv)
         cases = 1;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(random_jobs_are_right, remove_tree),
+        cmocka_unit_test(random_jobs_are_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,7 +143,7 @@ typedef struct naughty {
 
 static void open_naughty(naughty *self, const trm_job *kernel, bool through_crew)
 {
-    open_tree();
+    temp_tree_init(&tree);
     whole_job_init(&self->job, tree.path);
     self->kernel = *kernel;
     self->inputs[0] = temp_tree_text(&tree, "lines", "aa\nbb\ncc\nbb\n");
@@ -164,7 +164,7 @@ static void open_naughty(naughty *self, const trm_job *kernel, bool through_crew
 static void close_naughty(naughty *self)
 {
     whole_job_close(&self->job);
-    close_tree();
+    temp_tree_close(&tree);
     misdeed = NULL;
 }
 
@@ -489,16 +489,16 @@ static void nothing_is_no_part(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(maps_that_fail, remove_tree),
-        cmocka_unit_test_teardown(maps_whose_partition_fails, remove_tree),
-        cmocka_unit_test_teardown(reduces_that_fail, remove_tree),
-        cmocka_unit_test_teardown(lost_inputs_are_named, remove_tree),
-        cmocka_unit_test_teardown(executors_that_die, remove_tree),
-        cmocka_unit_test_teardown(emitting_after_the_end_is_the_end, remove_tree),
-        cmocka_unit_test_teardown(a_crew_s_attempt_fails_alone, remove_tree),
-        cmocka_unit_test_teardown(orders_that_make_no_sense, remove_tree),
-        cmocka_unit_test_teardown(maps_wait_for_cuts, remove_tree),
-        cmocka_unit_test_teardown(nothing_is_no_part, remove_tree),
+        cmocka_unit_test(maps_that_fail),
+        cmocka_unit_test(maps_whose_partition_fails),
+        cmocka_unit_test(reduces_that_fail),
+        cmocka_unit_test(lost_inputs_are_named),
+        cmocka_unit_test(executors_that_die),
+        cmocka_unit_test(emitting_after_the_end_is_the_end),
+        cmocka_unit_test(a_crew_s_attempt_fails_alone),
+        cmocka_unit_test(orders_that_make_no_sense),
+        cmocka_unit_test(maps_wait_for_cuts),
+        cmocka_unit_test(nothing_is_no_part),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
