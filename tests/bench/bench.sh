@@ -8,7 +8,7 @@
 # output, byte by byte.
 #
 #   BENCH_BYTES    size of the inputs; 1G
-#   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,memory,scaling,compress,core,failover
+#   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,idle,memory,scaling,compress,core,failover
 #   BENCH_RUNS     runs of each; 5
 #   BENCH_DIR      where a temporary directory is made; $TMPDIR, or /tmp
 #   BENCH_TASKS    empty tasks; 1000000
@@ -25,7 +25,7 @@ runs=${BENCH_RUNS:-5}
 tasks=${BENCH_TASKS:-1000000}
 memory=${BENCH_MEMORY:-256M}
 limit=${BENCH_LIMIT:-128M}
-sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,memory,scaling,compress,core,failover}
+sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,idle,memory,scaling,compress,core,failover}
 trireme=$here/trireme
 TRIREME_KERNEL_DIR=$here/examples/.libs
 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -365,6 +365,40 @@ section_compress() {
     echo
 }
 
+# ticks PID: of the processor, of the system's 100 a second.
+ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
+# ranks_of OUT: "leads PID" or "follows PID".
+ranks_of() {
+    leading=$(field "$1" leader_pid)
+    cat "$1/.trireme/status.json" 2>/dev/null | tr '{' '\n' | sed -n 's/.*"rank":[0-9]*,.*"pid":\([0-9]*\).*"state":"ready".*/\1/p' |
+        while read -r pid; do [ "$pid" = "$leading" ] && echo "leads $pid" || echo "follows $pid"; done
+}
+all_idle() { [ "$(ranks_of "$1" | wc -l)" -eq 4 ] && [ "$(field "$1" phase)" = mapping ]; }
+# Ranks whose executors sleep.
+section_idle() {
+    seconds=10
+    clean "$dir/idle"
+    "$trireme" run --quiet -n 4 --executors 1 --tasks 4 -p ms=$((seconds * 1000 + 8000)) -o "$dir/idle" "$paced" >"$dir/said" 2>&1 &
+    running=$!
+    wait_until 'a job whose ranks are idle' all_idle "$dir/idle"
+    sleep 3 # what a beginning costs is over
+    ranks_of "$dir/idle" | while read -r role pid; do echo "$role $pid $(ticks "$pid")"; done >"$dir/idle.ranks"
+    sleep "$seconds"
+    echo "## Idle ranks"
+    echo
+    echo "4 ranks on 2 cores whose executors sleep, their own processes for $seconds s: the share of a core."
+    echo
+    echo "| | % |"
+    echo "| --- | --- |"
+    while read -r role pid before; do
+        echo "| $role | $(calc "($(ticks "$pid") - $before) / $seconds") |"
+    done <"$dir/idle.ranks"
+    echo
+    echo "Goal: under 2."
+    echo
+    wait "$running" || die 'the job whose ranks are idle failed'
+}
+
 section_core() {
     echo "## Consensus and the log by themselves"
     echo
@@ -385,7 +419,7 @@ mkdir "$dir/times"
 about_machine
 for section in $(echo "$sections" | tr , ' '); do
     case $section in
-    wordcount | terasort | tasks | start | memory | scaling | compress | core | failover) ;;
+    wordcount | terasort | tasks | start | idle | memory | scaling | compress | core | failover) ;;
     *) die "there is no section '$section'" ;;
     esac
     say "bench: $section"
