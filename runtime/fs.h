@@ -69,6 +69,11 @@ typedef struct trm_fs_ops {
     /* Begins to write what is in [offset, offset + len) back to the device and does not wait,
      * so that a later sync is short. Only a hint; NULL where there is none. */
     void (*write_back)(trm_file *file, uint64_t offset, uint64_t len);
+    /* For what nobody reads soon: waits until [offset, offset + len) is on the device, as
+     * `write_back` has begun it, and lets the cache forget it. It is not durable by that: `sync` is
+     * still to come; but a failure of the device is told here and not once more there. NULL where
+     * there is no cache. */
+    trm_status (*drop)(trm_file *file, uint64_t offset, uint64_t len, trm_err *err);
 } trm_fs_ops;
 
 struct trm_fs {

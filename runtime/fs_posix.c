@@ -169,6 +169,17 @@ static void posix_write_back(trm_file *file, uint64_t offset, uint64_t len)
     (void)sync_file_range(fd_of(file), (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
 }
 
+static trm_status posix_drop(trm_file *file, uint64_t offset, uint64_t len, trm_err *err)
+{
+    int fd = fd_of(file);
+    /* Other errors than the device's: the file system knows no ranges, and sync does it all. */
+    if (sync_file_range(fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WAIT_BEFORE) == 0)
+        (void)posix_fadvise(fd, (off_t)offset, (off_t)len, POSIX_FADV_DONTNEED);
+    else if (errno == EIO || errno == ENOSPC || errno == EDQUOT)
+        return failed(err, "write", path_of(file));
+    return TRM_OK;
+}
+
 static trm_status posix_sync_dir(trm_fs *fs, const char *path, trm_err *err)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -362,6 +373,7 @@ static const trm_fs_ops posix_ops = {
     .lock = posix_lock,
     .locked = posix_locked,
     .write_back = posix_write_back,
+    .drop = posix_drop,
 };
 
 trm_fs *trm_fs_posix(void)

@@ -16,7 +16,8 @@ struct trm_part_writer {
     trm_output output;
     trm_type key_type, value_type;
     trm_part_totals totals;
-    uint64_t written_back; /* sent to the device */
+    uint64_t written_back; /* sent to the device, */
+    uint64_t dropped;      /* arrived there and out of the cache; all but what is to be cached */
     trm_fs *fs;
     trm_file *file;
     char *path;
@@ -94,6 +95,7 @@ trm_status trm_part_writer_open(trm_part_writer *self, const char *path, trm_err
     self->totals = (trm_part_totals){0};
     self->used = 0;
     self->written_back = 0;
+    self->dropped = TRM_PART_CACHED_BYTES;
     return TRM_OK;
 }
 
@@ -110,6 +112,23 @@ void trm_part_writer_abort(trm_part_writer *self)
 
 /* ---- Bytes to the file ------------------------------------------------------------- */
 
+/* What is written goes to the device at once, so that the sync at the end is short. Of a large part
+ * what was sent two turns ago leaves the cache: its pages are used again while they are warm, and what
+ * the cache holds for the merge, runs that are read block by block, stays. */
+static trm_status send_off(trm_part_writer *self, trm_err *err)
+{
+    const trm_fs_ops *ops = self->fs->ops;
+    uint64_t sent = self->written_back, now = self->totals.file_bytes;
+    if (ops->write_back)
+        ops->write_back(self->file, sent, now - sent);
+    self->written_back = now;
+    uint64_t from = self->dropped, until = sent - TRM_PART_WRITE_BACK_BYTES;
+    if (!ops->drop || sent < from + 2 * TRM_PART_WRITE_BACK_BYTES)
+        return TRM_OK;
+    self->dropped = until;
+    return ops->drop(self->file, from, until - from, err);
+}
+
 static trm_status write_out(trm_part_writer *self, const void *bytes, size_t len, trm_err *err)
 {
     const trm_fs_ops *ops = self->fs->ops;
@@ -119,12 +138,8 @@ static trm_status write_out(trm_part_writer *self, const void *bytes, size_t len
         return status;
     totals->crc = trm_crc32c(totals->crc, bytes, len);
     totals->file_bytes += len;
-    uint64_t behind = totals->file_bytes - self->written_back;
-    if (ops->write_back && behind >= TRM_PART_WRITE_BACK_BYTES) {
-        ops->write_back(self->file, self->written_back, behind);
-        self->written_back = totals->file_bytes;
-    }
-    return TRM_OK;
+    return totals->file_bytes - self->written_back >= TRM_PART_WRITE_BACK_BYTES ? send_off(self, err)
+                                                                                : TRM_OK;
 }
 
 static trm_status deflate_out(trm_part_writer *self, const void *bytes, size_t len, int flush, trm_err *err)

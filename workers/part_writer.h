@@ -1,7 +1,7 @@
 /* Writes a part: pairs as text, binary pairs or raw bytes, optionally gzip; durable when
  * finish returns.
  *
- *     pair ─▶ formatted into one buffer ─▶ [deflate] ─▶ CRC-32C ─▶ file ─▶ write-back ─▶ sync
+ *     pair ─▶ formatted into one buffer ─▶ [deflate] ─▶ CRC-32C ─▶ file ─▶ write-back ─▶ drop ─▶ sync
  *
  * Text: key TAB value NEWLINE, numbers in decimal (doubles in the fewest digits that read back
  * as the same). Pairs: u32 key length · u32 value length · key · value. Raw: key, value.
@@ -16,6 +16,8 @@
 /* What has been written is sent to the device this much at a time, so that the sync at the end
  * has little left to do. */
 #define TRM_PART_WRITE_BACK_BYTES (4u << 20)
+/* So much of a part stays in the cache for who reads it next; the rest of a larger one does not. */
+#define TRM_PART_CACHED_BYTES (64u << 20)
 #define TRM_PART_GZIP_LEVEL 6
 
 typedef struct trm_part_writer trm_part_writer;

@@ -55,7 +55,8 @@ static trm_status check_pair(trm_task *task, size_t key_len, size_t value_len)
 }
 
 /* Wherever the pair goes; the collector checks limits by itself. */
-static trm_status emit(trm_task *task, const void *key, size_t key_len, const void *value, size_t value_len)
+__attribute__((noinline)) static trm_status emit_otherwise(trm_task *task, const void *key, size_t key_len,
+                                                           const void *value, size_t value_len)
 {
     trm_status status = TRM_OK;
     switch (task->mode) {
@@ -92,25 +93,15 @@ static trm_status emit(trm_task *task, const void *key, size_t key_len, const vo
     return TRM_OK;
 }
 
-__attribute__((noinline)) static void emit_otherwise(trm_task *task, const void *key, size_t key_len,
-                                                     const void *value, size_t value_len)
-{
-    if (task->thread != trm_thread_mark())
-        emitted_outside("from another thread than its task's");
-    trm_status status = emit(task, key, key_len, value, value_len);
-    if (status != TRM_OK)
-        trm_task_escape(task, status);
-}
-
 void trm_emit(trm_task *task, const void *key, size_t key_len, const void *value, size_t value_len)
 {
-    if (__builtin_expect(task->mode == TRM_EMIT_COLLECT && task->thread == trm_thread_mark(), 1)) {
-        trm_status status = trm_collector_add(task->collector, key, key_len, value, value_len, &task->err);
-        if (__builtin_expect(status != TRM_OK, 0))
-            trm_task_escape(task, status);
-        return;
-    }
-    emit_otherwise(task, key, key_len, value, value_len);
+    if (__builtin_expect(task->thread != trm_thread_mark(), 0))
+        emitted_outside("from another thread than its task's");
+    trm_status status = task->mode == TRM_EMIT_COLLECT
+                            ? trm_collector_add(task->collector, key, key_len, value, value_len, &task->err)
+                            : emit_otherwise(task, key, key_len, value, value_len);
+    if (__builtin_expect(status != TRM_OK, 0))
+        trm_task_escape(task, status);
 }
 
 __attribute__((noinline)) static void emit_u64_otherwise(trm_task *task, const void *key, size_t key_len,

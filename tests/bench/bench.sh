@@ -10,6 +10,7 @@
 #   BENCH_BYTES    size of the inputs; 1G
 #   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,idle,memory,scaling,compress,core,failover
 #   BENCH_RUNS     runs of each; 5
+#   BENCH_REST     seconds between runs; 3
 #   BENCH_DIR      where a temporary directory is made; $TMPDIR, or /tmp
 #   BENCH_TASKS    empty tasks; 1000000
 #   BENCH_MEMORY   of a rank in terasort (and twice that for sort); 256M
@@ -25,6 +26,7 @@ runs=${BENCH_RUNS:-5}
 tasks=${BENCH_TASKS:-1000000}
 memory=${BENCH_MEMORY:-256M}
 limit=${BENCH_LIMIT:-128M}
+rest=${BENCH_REST:-3}
 sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,idle,memory,scaling,compress,core,failover}
 trireme=$here/trireme
 TRIREME_KERNEL_DIR=$here/examples/.libs
@@ -67,9 +69,13 @@ spread() { sort -n "$dir/times/$1" | awk 'NR == 1 { low = $1 } END { printf "%.2
 rate() { calc "$2 / 1e6 / $(median "$1")" %.0f; }
 ratio() { calc "$(median "$2") / $(median "$1")"; }
 
-# once NAME: runs the function run_NAME, and adds its time.
+# once NAME: runs the function run_NAME, and adds its time. First all find the machine alike: the
+# device has nothing left to do, and memory that was freed is as cold for one as for the other (a
+# virtual machine gives it back to its host, and every first touch of a page then costs microseconds).
 once() {
     "clean_$1"
+    sync
+    sleep "$rest"
     begin=$(now)
     "run_$1" >"$dir/said" 2>&1 || die "$1 failed"
     end=$(now)

@@ -251,13 +251,121 @@ static void a_failing_disk_leaves_nothing(void **state)
     trm_part_writer_destroy(writer);
 }
 
+/* ---- The way to the device ------------------------------------------------------------- */
+
+/* The real file system, watched: what was sent to the device and what has left the cache. */
+static struct {
+    trm_fs fs;
+    trm_fs_ops ops;
+    uint64_t sent, dropped_from, dropped_until;
+    bool device_fails;
+} watched;
+
+static trm_status watched_open(trm_fs *fs, const char *path, int flags, trm_file **out, trm_err *err)
+{
+    trm_status status = trm_fs_posix()->ops->open(trm_fs_posix(), path, flags, out, err);
+    if (status == TRM_OK)
+        (*out)->fs = fs;
+    return status;
+}
+
+static void watched_write_back(trm_file *file, uint64_t offset, uint64_t len)
+{
+    assert_int_equal(offset, watched.sent);
+    watched.sent += len;
+    trm_fs_posix()->ops->write_back(file, offset, len);
+}
+
+static trm_status watched_drop(trm_file *file, uint64_t offset, uint64_t len, trm_err *err)
+{
+    if (watched.dropped_until == 0)
+        watched.dropped_from = offset;
+    else
+        assert_int_equal(offset, watched.dropped_until);
+    watched.dropped_until = offset + len;
+    assert_true(watched.dropped_until + TRM_PART_WRITE_BACK_BYTES <= watched.sent);
+    if (watched.device_fails)
+        return trm_err_set(err, TRM_EIO, "the device has failed");
+    return trm_fs_posix()->ops->drop(file, offset, len, err);
+}
+
+static trm_status put_until(trm_part_writer *writer, uint64_t len, trm_err *err)
+{
+    uint8_t value[1000];
+    for (uint64_t at = 0; at < len; at += sizeof value) {
+        memset(value, (int)(at / sizeof value % 251), sizeof value);
+        trm_status status = trm_part_writer_put(writer, NULL, 0, value, sizeof value, err);
+        if (status != TRM_OK)
+            return status;
+    }
+    return TRM_OK;
+}
+
+static trm_part_writer *watched_writer(const char *path)
+{
+    trm_part_writer *writer;
+    trm_err err;
+    memset(&watched, 0, sizeof watched);
+    watched.ops = *trm_fs_posix()->ops;
+    watched.ops.open = watched_open;
+    watched.ops.write_back = watched_write_back;
+    watched.ops.drop = watched_drop;
+    watched.fs.ops = &watched.ops;
+    assert_int_equal(
+        trm_part_writer_create(&writer, &watched.fs, TRM_OUTPUT_RAW, TRM_BYTES, TRM_BYTES, false, &err),
+        TRM_OK);
+    assert_int_equal(trm_part_writer_open(writer, path, &err), TRM_OK);
+    return writer;
+}
+
+static void the_rest_of_a_large_part_leaves_the_cache(void **state)
+{
+    const uint64_t len = TRM_PART_CACHED_BYTES + 10 * TRM_PART_WRITE_BACK_BYTES;
+    char *path = temp_tree_name(&tree, "large");
+    trm_part_writer *writer = watched_writer(path);
+    trm_part_totals totals;
+    trm_err err;
+    assert_int_equal(put_until(writer, len, &err), TRM_OK);
+    assert_true(watched.sent + TRM_PART_WRITE_BACK_BYTES >= len);
+    assert_int_equal(watched.dropped_from, TRM_PART_CACHED_BYTES);
+    assert_true(watched.dropped_until >= len - 4 * TRM_PART_WRITE_BACK_BYTES);
+    free(finish(writer, path, &totals));
+
+    /* The next part of the same writer begins anew. */
+    watched.sent = watched.dropped_from = watched.dropped_until = 0;
+    assert_int_equal(trm_part_writer_open(writer, path, &err), TRM_OK);
+    assert_int_equal(put_until(writer, TRM_PART_CACHED_BYTES, &err), TRM_OK);
+    assert_int_equal(watched.dropped_until, 0);
+    free(finish(writer, path, &totals));
+    trm_part_writer_destroy(writer);
+}
+
+/* It is not told once more by the sync at the end. */
+static void a_device_that_fails_early_fails_the_part(void **state)
+{
+    char *path = temp_tree_name(&tree, "failing");
+    trm_part_writer *writer = watched_writer(path);
+    trm_err err;
+    watched.device_fails = true;
+    assert_int_equal(put_until(writer, 2 * TRM_PART_CACHED_BYTES, &err), TRM_EIO);
+    trm_part_writer_abort(writer);
+    assert_int_not_equal(access(path, F_OK), 0);
+    trm_part_writer_destroy(writer);
+}
+
 #define IN_TREE(test) cmocka_unit_test_setup_teardown(test, make_tree, remove_tree)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_TREE(formats), cmocka_unit_test(numbers),        IN_TREE(wrong_numbers_are_refused),
-        IN_TREE(sizes),   IN_TREE(an_empty_part_is_a_file), IN_TREE(a_failing_disk_leaves_nothing),
+        IN_TREE(formats),
+        cmocka_unit_test(numbers),
+        IN_TREE(wrong_numbers_are_refused),
+        IN_TREE(sizes),
+        IN_TREE(an_empty_part_is_a_file),
+        IN_TREE(a_failing_disk_leaves_nothing),
+        IN_TREE(the_rest_of_a_large_part_leaves_the_cache),
+        IN_TREE(a_device_that_fails_early_fails_the_part),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
