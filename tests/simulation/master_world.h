@@ -11,6 +11,7 @@
 #include "runtime/clock.h"
 #include "runtime/diag.h"
 #include "scheduler/master.h"
+#include "tests/support/draw.h"
 #include "tests/support/fs_mem.h"
 #include "tests/support/replog_mem.h"
 #include "tests/support/sim_worker.h"

@@ -1,9 +1,7 @@
 /* See sim_worker.h. */
-#include "tests/support/sim_worker.h"
+#include "tests/support/sim_worker_self.h"
 
 #include "jobs/names.h"
-#include "runtime/clock.h"
-#include "workers/ledger.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -18,42 +16,6 @@
 #define MASTER_SILENT_NS (30000 * TRM_NS_PER_MS)
 #define MASTER_BEGIN_NS (120000 * TRM_NS_PER_MS)
 #define PAUSE_NS (1000 * TRM_NS_PER_MS)
-#define COPIES_MAX 64u               /* asked for at once */
-#define COPY_NS (20 * TRM_NS_PER_MS) /* … and one may take so long */
-#define COPY_FAIL_PERMILLE 20u
-#define FULL_NS TRM_NS_PER_MS /* until what found no room is sent again */
-
-typedef struct running {
-    trm_order order;
-    uint64_t begin_ns, end_ns; /* end 0: idle */
-} running;
-
-typedef struct copying {
-    trm_output_at at;
-    uint64_t due_ns;
-} copying;
-
-struct sim_worker {
-    sim_worker_config config;
-    char host[64], store[64];
-    trm_draw draw;
-    uint64_t now_ns, heard_ns, hello_ns, pulse_ns, epoch, term, dropped;
-    uint32_t master;
-    bool hello_sent, set_up, attached, claim_due, ended;
-    trm_end end;
-    trm_setup setup;
-    trm_output_at *known; /* by map task; rank NOWHERE: not known */
-    uint64_t *lost_ns;    /* when LOST may be said again */
-    trm_order *queue;
-    size_t queue_at, queue_count, queue_room;
-    running *executor;
-    trm_ledger ledger;
-    trm_writer frame, report;
-    uint64_t claimed_term;
-    copying copies[COPIES_MAX];
-    unsigned copies_count;
-    bool copies_due; /* all that are held are to be told */
-};
 
 static void *must(void *memory)
 {
@@ -62,130 +24,16 @@ static void *must(void *memory)
     return memory;
 }
 
-/* ---- Runs ---------------------------------------------------------------------------------- */
-
-sim_run *sim_runs_find(const sim_runs *self, const char *store, uint64_t epoch, uint32_t task,
-                       uint32_t attempt)
-{
-    for (size_t i = self->count; i-- > 0;) {
-        sim_run *run = &self->run[i];
-        if (!run->gone && run->epoch == epoch && run->task == task && run->attempt == attempt &&
-            strcmp(run->store, store) == 0)
-            return run;
-    }
-    return NULL;
-}
-
-/* It takes the place of whatever has its name. */
-static void runs_add(sim_runs *self, const char *store, const sim_run *what)
-{
-    sim_run *older = sim_runs_find(self, store, what->epoch, what->task, what->attempt);
-    if (older)
-        older->gone = true;
-    if (self->count == self->room) {
-        self->room = self->room ? self->room * 2 : 64;
-        self->run = must(realloc(self->run, self->room * sizeof *self->run));
-    }
-    sim_run run = *what;
-    snprintf(run.store, sizeof run.store, "%s", store);
-    self->run[self->count++] = run;
-}
-
-void sim_runs_close(sim_runs *self)
-{
-    free(self->run);
-    *self = (sim_runs){0};
-}
-
-/* ---- Tasks ---------------------------------------------------------------------------------- */
-
-void sim_task_counters(uint8_t phase, uint32_t task, trm_counters *out)
-{
-    memset(out, 0, sizeof *out);
-    out->value[phase == TRM_PHASE_MAP ? TRM_COUNTER_MAP_RECORDS_IN : TRM_COUNTER_REDUCE_RECORDS_IN] =
-        task + 1;
-    out->value[TRM_COUNTER_USER] = 1;
-}
-
-uint64_t sim_part_bytes(uint32_t task)
-{
-    return task % 7 == 3 ? 0 : 10 + task % 90;
-}
-
-bool sim_map_is_empty(const sim_habits *habits, uint32_t task)
-{
-    return (task * 2654435761u >> 8) % 1000 < habits->empty_permille;
-}
-
-/* NOWHERE: there is none. */
-typedef struct bad_records {
-    uint32_t killer, spoiler, victim;
-} bad_records;
-
-static bad_records bad_records_of(const sim_habits *habits, uint32_t task)
-{
-    trm_draw draw = trm_draw_from(task + 1);
-    bad_records out = {NOWHERE, NOWHERE, NOWHERE};
-    if (!trm_draw_often(&draw, habits->bad_permille))
-        return out;
-    uint64_t kind = trm_draw_below(&draw, 4);
-    if (kind != 0)
-        out.killer = (uint32_t)trm_draw_below(&draw, SIM_RECORDS);
-    if (kind != 1)
-        out.spoiler = (uint32_t)trm_draw_below(&draw, SIM_RECORDS - 1);
-    if (out.spoiler == out.killer)
-        out.spoiler = NOWHERE;
-    if (out.spoiler != NOWHERE)
-        out.victim = out.spoiler + 1 + (uint32_t)trm_draw_below(&draw, SIM_RECORDS - out.spoiler - 1);
-    if (out.victim == out.killer) /* which of both it is cannot be said */
-        out.spoiler = out.victim = NOWHERE;
-    return out;
-}
-
-unsigned sim_bad_records(const sim_habits *habits, uint32_t task, uint32_t out[2])
-{
-    bad_records bad = bad_records_of(habits, task);
-    unsigned count = 0;
-    uint32_t first = bad.killer < bad.spoiler ? bad.killer : bad.spoiler;
-    uint32_t second = bad.killer < bad.spoiler ? bad.spoiler : bad.killer;
-    if (first != NOWHERE)
-        out[count++] = first;
-    if (second != NOWHERE)
-        out[count++] = second;
-    return count;
-}
-
-/* The record at which the attempt dies; NOWHERE: it does not. */
-static uint32_t dies_at(const sim_habits *habits, const trm_order *order)
-{
-    bad_records bad = bad_records_of(habits, order->task);
-    uint32_t begin = order->probe ? order->first : 0, end = SIM_RECORDS;
-    bool spoilt = false;
-    if (order->probe && order->end < end)
-        end = order->end;
-    for (uint32_t i = begin; i < end; i++) {
-        bool skipped = false;
-        for (unsigned j = 0; j < order->skips_count; j++)
-            skipped |= order->skip[j] == i;
-        if (skipped)
-            continue;
-        if (i == bad.killer || (spoilt && i == bad.victim))
-            return i;
-        spoilt |= i == bad.spoiler;
-    }
-    return NOWHERE;
-}
-
 /* ---- Out -------------------------------------------------------------------------------------- */
 
-static trm_writer *begin(sim_worker *self, trm_wire_type type)
+trm_writer *sim_worker_begin(sim_worker *self, trm_wire_type type)
 {
     trm_wire_header header = {.type = (uint8_t)type, .epoch = self->epoch, .term = self->term};
     trm_wire_begin(&self->frame, &header);
     return &self->frame;
 }
 
-static trm_status send(sim_worker *self)
+trm_status sim_worker_send(sim_worker *self)
 {
     trm_transport *transport = self->config.transport;
     trm_wire_seal(&self->frame);
@@ -202,9 +50,9 @@ static void say_hello(sim_worker *self)
     strcpy(hello->text, hello->status == TRM_OK ? "" : "its crew is drunk");
     strcpy(hello->host, self->host);
     strcpy(hello->run_store, self->store);
-    trm_hello_encode(hello, begin(self, TRM_WIRE_HELLO));
+    trm_hello_encode(hello, sim_worker_begin(self, TRM_WIRE_HELLO));
     free(hello);
-    send(self);
+    sim_worker_send(self);
     self->hello_sent = true;
     self->hello_ns = self->now_ns + (self->set_up ? HELLO_FOLLOW_NS : HELLO_AGAIN_NS);
 }
@@ -221,7 +69,7 @@ static void say_pulse(sim_worker *self)
 {
     trm_pulse pulse = {.running = running_count(self),
                        .queued = (uint32_t)(self->queue_count - self->queue_at)};
-    trm_writer *frame = begin(self, TRM_WIRE_PULSE);
+    trm_writer *frame = sim_worker_begin(self, TRM_WIRE_PULSE);
     trm_pulse_encode(&pulse, frame);
     for (uint32_t i = 0; i < self->config.executors; i++) {
         const running *it = &self->executor[i];
@@ -232,7 +80,7 @@ static void say_pulse(sim_worker *self)
         if (it->end_ns)
             trm_begun_encode(&begun, frame);
     }
-    send(self);
+    sim_worker_send(self);
 }
 
 /* ---- What is held -------------------------------------------------------------------------- */
@@ -246,114 +94,17 @@ static void report(sim_worker *self, const trm_report *report)
     assert(taken);
 }
 
-/* ---- Copies -------------------------------------------------------------------------------- */
-
-static bool is_own_copy(const sim_worker *self, const sim_run *run)
-{
-    return !run->gone && run->copy_of && strcmp(run->store, self->store) == 0;
-}
-
-/* All that are held: there are few. */
-static bool copied_send(sim_worker *self)
-{
-    sim_runs *runs = self->config.runs;
-    bool any = false;
-    trm_writer *frame = begin(self, TRM_WIRE_COPIED);
-    for (size_t i = 0; i < runs->count; i++) {
-        const sim_run *run = &runs->run[i];
-        trm_copied it = {.task = run->task, .attempt = run->attempt, .epoch = run->copy_of, .bytes = 100};
-        any |= is_own_copy(self, run);
-        if (is_own_copy(self, run))
-            trm_copied_encode(&it, frame);
-    }
-    if (any && send(self) == TRM_AGAIN)
-        return false;
-    for (size_t i = 0; i < runs->count; i++)
-        if (is_own_copy(self, &runs->run[i]) && runs->run[i].told_term != self->term) {
-            runs->run[i].told_ns = self->now_ns;
-            runs->run[i].told_term = self->term;
-        }
-    self->copies_due = false;
-    return true;
-}
-
-/* One that was found in a store is kept as of this launch. */
-static void renew(sim_worker *self, const trm_copy *what)
-{
-    trm_copied it = {.task = what->task, .attempt = what->attempt, .epoch = self->epoch, .status = TRM_ELOST};
-    sim_run *run = sim_runs_find(self->config.runs, self->store, self->epoch, what->task, what->attempt);
-    if (run && run->copy_of == what->epoch) {
-        run->copy_of = self->epoch;
-        run->told_term = 0;
-        self->copies_due = true;
-        return;
-    }
-    trm_copied_encode(&it, begin(self, TRM_WIRE_COPIED));
-    send(self);
-}
-
-static void on_copies(sim_worker *self, trm_reader *body)
-{
-    while (trm_reader_left(body)) {
-        trm_copy what;
-        trm_copy_decode(&what, body);
-        assert(trm_reader_ok(body) && what.rank < self->setup.peers_count);
-        assert((what.rank == self->config.transport->rank) == (what.epoch != 0));
-        if (what.epoch) {
-            renew(self, &what);
-            continue;
-        }
-        trm_output_at at = {.task = what.task, .attempt = what.attempt, .rank = what.rank};
-        if (self->copies_count < COPIES_MAX)
-            self->copies[self->copies_count++] =
-                (copying){.at = at, .due_ns = self->now_ns + trm_draw_below(&self->draw, COPY_NS)};
-    }
-}
-
-static void copy_one(sim_worker *self, const trm_output_at *at)
-{
-    const sim_run *from = self->config.find_output(self->config.context, self->config.transport->rank, at);
-    trm_copied it = {.task = at->task, .attempt = at->attempt, .epoch = self->epoch, .status = TRM_ELOST};
-    if (from && !trm_draw_often(&self->draw, COPY_FAIL_PERMILLE)) {
-        sim_run copy = *from;
-        copy.copy_of = self->epoch;
-        copy.taken_of = copy.told_term = 0;
-        runs_add(self->config.runs, self->store, &copy);
-        self->copies_due = true;
-        return;
-    }
-    trm_copied_encode(&it, begin(self, TRM_WIRE_COPIED));
-    send(self);
-}
-
-static void copies_step(sim_worker *self, uint64_t *wake_ns)
-{
-    for (unsigned i = 0; i < self->copies_count;) {
-        if (self->copies[i].due_ns > self->now_ns) {
-            *wake_ns = self->copies[i].due_ns < *wake_ns ? self->copies[i].due_ns : *wake_ns;
-            i++;
-            continue;
-        }
-        copying due = self->copies[i];
-        self->copies[i] = self->copies[--self->copies_count];
-        if (self->attached)
-            copy_one(self, &due.at);
-    }
-    if (self->attached && self->copies_due && !copied_send(self) && self->now_ns + FULL_NS < *wake_ns)
-        *wake_ns = self->now_ns + FULL_NS;
-}
-
 static bool claim_send(sim_worker *self)
 {
-    if (self->copies_due && !copied_send(self))
+    if (self->copies_due && !sim_copies_tell(self))
         return false;
 
     trm_order order;
-    trm_writer *frame = begin(self, TRM_WIRE_CLAIM);
+    trm_writer *frame = sim_worker_begin(self, TRM_WIRE_CLAIM);
     trm_claim_encode(&(trm_claim){.last = true}, frame);
     for (uint32_t at = 0; trm_ledger_next(&self->ledger, &at, &order);)
         trm_order_encode(&order, frame);
-    if (send(self) == TRM_AGAIN)
+    if (sim_worker_send(self) == TRM_AGAIN)
         return false;
     self->claim_due = false;
     self->claimed_term = self->term;
@@ -366,13 +117,13 @@ static void reports_send(sim_worker *self)
     uint32_t count = 0;
     if (!self->attached || (self->claim_due && !claim_send(self)) || !at)
         return;
-    begin(self, TRM_WIRE_REPORT);
+    sim_worker_begin(self, TRM_WIRE_REPORT);
     for (; at && self->frame.len + at->len <= TRM_MESSAGE_BYTES_MAX;
          at = trm_ledger_after(&self->ledger, at)) {
         trm_put_bytes(&self->frame, at->bytes, at->len);
         count++;
     }
-    if (send(self) != TRM_AGAIN)
+    if (sim_worker_send(self) != TRM_AGAIN)
         trm_ledger_sent(&self->ledger, count);
 }
 
@@ -421,7 +172,7 @@ static void succeed(sim_worker *self, const trm_order *order, trm_report *out)
     } else if (!sim_map_is_empty(self->config.habits, order->task)) {
         out->output_bytes = 100;
         out->output_records = 1;
-        runs_add(
+        sim_runs_add(
             self->config.runs, self->store,
             &(sim_run){
                 .epoch = self->epoch, .task = order->task, .attempt = order->attempt, .made = self->epoch});
@@ -442,8 +193,8 @@ static void end_attempt(sim_worker *self, running *it)
                       .ended_ms = self->now_ns / TRM_NS_PER_MS};
     bool map = order->phase == TRM_PHASE_MAP,
          poisoned = map && order->task == self->config.habits->poison_task;
-    uint32_t record = map ? dies_at(self->config.habits, order) : NOWHERE;
-    if (record != NOWHERE) {
+    uint32_t record = map ? sim_task_dies_at(self->config.habits, order) : SIM_NO_RECORD;
+    if (record != SIM_NO_RECORD) {
         out.status = self->config.habits->hang_ns ? TRM_ETIMEOUT : TRM_EKERNEL;
         out.record = self->config.spec->skips_max ? record + 1 : 0;
         out.text = why;
@@ -491,8 +242,8 @@ static bool inputs_are_here(sim_worker *self, uint64_t *wake_ns)
             continue;
         all = false;
         if (self->now_ns >= self->lost_ns[i]) {
-            trm_output_at_encode(at, begin(self, TRM_WIRE_LOST));
-            send(self);
+            trm_output_at_encode(at, sim_worker_begin(self, TRM_WIRE_LOST));
+            sim_worker_send(self);
             self->lost_ns[i] = self->now_ns + LOST_AGAIN_NS;
         }
         if (self->lost_ns[i] < *wake_ns)
@@ -554,7 +305,7 @@ static void executors_step(sim_worker *self, uint64_t *wake_ns)
             uint64_t takes_ns = habits->task_min_ns + (spread ? trm_draw_below(&self->draw, spread) : 0);
             bool map = it->order.phase == TRM_PHASE_MAP;
             takes_ns *= self->config.slowness ? self->config.slowness : 1;
-            if (habits->hang_ns && map && dies_at(habits, &it->order) != NOWHERE)
+            if (habits->hang_ns && map && sim_task_dies_at(habits, &it->order) != SIM_NO_RECORD)
                 takes_ns = habits->hang_ns;
             it->end_ns = self->now_ns + takes_ns;
             if (it->end_ns <= self->now_ns)
@@ -586,7 +337,7 @@ static void on_setup(sim_worker *self, const trm_wire_header *header, trm_reader
     self->term = header->term;
     self->set_up = self->attached = self->claim_due = self->copies_due = true;
     for (size_t i = 0; i < self->config.runs->count; i++)
-        if (is_own_copy(self, &self->config.runs->run[i]))
+        if (sim_copies_is_own(self, &self->config.runs->run[i]))
             self->config.runs->run[i].told_term = 0;
     trm_ledger_send_again(&self->ledger);
 }
@@ -621,7 +372,7 @@ static void take(sim_worker *self, sim_run *run)
 static void tell_copies_of(sim_worker *self, const trm_store *store)
 {
     bool any = false;
-    trm_writer *frame = begin(self, TRM_WIRE_COPIED);
+    trm_writer *frame = sim_worker_begin(self, TRM_WIRE_COPIED);
     for (size_t i = 0; i < self->config.runs->count; i++) {
         const sim_run *run = &self->config.runs->run[i];
         trm_copied it = {.task = run->task, .attempt = run->attempt, .epoch = run->copy_of, .bytes = 100};
@@ -631,7 +382,7 @@ static void tell_copies_of(sim_worker *self, const trm_store *store)
         any = true;
     }
     if (any)
-        send(self);
+        sim_worker_send(self);
 }
 
 static void on_adopt(sim_worker *self, trm_reader *body)
@@ -641,7 +392,7 @@ static void on_adopt(sim_worker *self, trm_reader *body)
         trm_store_decode(&adopted.store, body);
         assert(trm_reader_ok(body));
         tell_copies_of(self, &adopted.store);
-        trm_held_encode(&adopted, begin(self, TRM_WIRE_HELD));
+        trm_held_encode(&adopted, sim_worker_begin(self, TRM_WIRE_HELD));
         for (size_t i = 0; i < self->config.runs->count; i++) {
             sim_run *run = &self->config.runs->run[i];
             if (!can_take(self, &adopted.store, run))
@@ -651,7 +402,7 @@ static void on_adopt(sim_worker *self, trm_reader *body)
                 .task = run->task, .attempt = run->attempt, .rank = self->config.transport->rank};
             trm_output_at_encode(&at, &self->frame);
         }
-        send(self);
+        sim_worker_send(self);
     }
 }
 
@@ -687,8 +438,8 @@ void sim_worker_leave(sim_worker *self, const trm_end *end)
         return;
     self->end = *end;
     self->ended = true;
-    begin(self, TRM_WIRE_BYE);
-    send(self);
+    sim_worker_begin(self, TRM_WIRE_BYE);
+    sim_worker_send(self);
     for (size_t i = 0; i < self->config.runs->count && !self->end.keep_runs; i++)
         if (strcmp(self->config.runs->run[i].store, self->store) == 0)
             self->config.runs->run[i].gone = true;
@@ -792,7 +543,7 @@ static void obey(sim_worker *self, const trm_wire_header *header, trm_reader *bo
     } else if (header->type == TRM_WIRE_ADOPT) {
         on_adopt(self, body);
     } else if (header->type == TRM_WIRE_COPY) {
-        on_copies(self, body);
+        sim_copies_order(self, body);
     }
 }
 
@@ -807,10 +558,10 @@ void sim_worker_step(sim_worker *self, uint64_t now_ns, uint64_t *wake_ns)
     if (!self->attached && self->hello_ns < *wake_ns)
         *wake_ns = self->hello_ns;
     executors_step(self, wake_ns);
-    copies_step(self, wake_ns);
+    sim_copies_step(self, wake_ns);
     reports_send(self);
-    if (self->attached && (self->claim_due || self->ledger.due_bytes) && now_ns + FULL_NS < *wake_ns)
-        *wake_ns = now_ns + FULL_NS;
+    if (self->attached && (self->claim_due || self->ledger.due_bytes) && now_ns + SIM_FULL_NS < *wake_ns)
+        *wake_ns = now_ns + SIM_FULL_NS;
     if (self->hello_sent && now_ns >= self->pulse_ns) {
         say_pulse(self);
         self->pulse_ns = now_ns + PULSE_NS;

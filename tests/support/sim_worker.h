@@ -1,8 +1,5 @@
 /* Simulated workers: they obey the messages of jobs/wire.h as workers/ does, without processes,
  * files of runs or bytes that are moved. Time and chance are the simulation's.
- *
- * The runs of all workers are in a world of their own (sim_runs), which outlives launches as
- * scratch directories do.
  */
 #ifndef TRM_TESTS_SIM_WORKER_H
 #define TRM_TESTS_SIM_WORKER_H
@@ -11,41 +8,8 @@
 #include "jobs/wire.h"
 #include "runtime/fs.h"
 #include "runtime/transport.h"
-#include "tests/support/draw.h"
-
-/* One run: an output of a map. */
-typedef struct sim_run {
-    char store[64];
-    uint64_t epoch;
-    uint32_t task, attempt;
-    bool gone;
-    uint64_t taken_of; /* 0: made here; else of the launch whose name it had where it was taken from */
-    uint64_t made;     /* by the launch that ran the attempt: what is in it */
-    uint64_t copy_of;  /* 0: no copy; else as trm_copied.epoch … */
-    uint64_t told_ns, told_term; /* … and when the master of which term was told of it last */
-} sim_run;
-
-typedef struct sim_runs {
-    sim_run *run;
-    size_t count, room;
-} sim_runs;
-
-sim_run *sim_runs_find(const sim_runs *self, const char *store, uint64_t epoch, uint32_t task,
-                       uint32_t attempt);
-void sim_runs_close(sim_runs *self);
-
-/* How tasks go, the same for all workers of a launch. */
-typedef struct sim_habits {
-    uint64_t task_min_ns, task_max_ns;
-    unsigned fail_permille;   /* attempts that fail in a way that counts */
-    unsigned refuse_permille; /* … that are refused without being begun */
-    unsigned empty_permille;  /* maps that emit nothing; by task, not by attempt */
-    uint32_t poison_task;     /* this map always fails; UINT32_MAX: none */
-    unsigned bad_permille;    /* maps with bad records, see sim_bad_records; by task */
-    uint64_t hang_ns;         /* so long an attempt takes that comes to a bad record: it times out */
-    bool writes_parts;        /* parts as files in `fs` */
-    bool leaves_nothing;      /* no output, no counters: empty tasks */
-} sim_habits;
+#include "tests/support/sim_runs.h"
+#include "tests/support/sim_tasks.h"
 
 typedef struct sim_worker sim_worker;
 
@@ -90,14 +54,5 @@ void sim_worker_leave(sim_worker *self, const trm_end *end);
 bool sim_worker_ended(const sim_worker *self, trm_end *end);
 uint64_t sim_worker_epoch(const sim_worker *self);
 uint64_t sim_worker_dropped(const sim_worker *self);
-
-/* What every attempt of a task counts and leaves, so that totals are known beforehand. */
-void sim_task_counters(uint8_t phase, uint32_t task, trm_counters *out);
-uint64_t sim_part_bytes(uint32_t task);
-/* A map task has SIM_RECORDS records, of which some may be bad: a killer, and a spoiler after which another
- * record kills. Fills in those that must be left out, ascending; returns how many. */
-#define SIM_RECORDS 100u
-unsigned sim_bad_records(const sim_habits *habits, uint32_t task, uint32_t out[2]);
-bool sim_map_is_empty(const sim_habits *habits, uint32_t task);
 
 #endif
