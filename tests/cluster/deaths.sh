@@ -18,13 +18,9 @@ begin() { # NAME RANKS
     name=$1
     rm -rf "$work/out" "$gate" "$gate.waiting"
     launch "$2"
-    for _ in $(seq 300); do # all ranks, and a task at the gate
-        [ ! -e "$gate.waiting" ] || [ "$(grep -c rank_ready "$work/out/.trireme/events.jsonl")" -lt "$2" ] || return 0
-        sleep 0.1
-    done
-    fail "$name" 'the job never got to the gate'
-    return 1
+    await 'all ranks are there, and a task is at the gate' is_at_the_gate "$2" || { fail "$name" "$why"; return 1; }
 }
+is_at_the_gate() { [ -e "$gate.waiting" ] && [ "$(events rank_ready)" -ge "$1" ]; }
 
 # The processes of this test with this name, of one rank (or all: ''); the ranks themselves are
 # called trireme, and their parents have no rank.
@@ -81,14 +77,8 @@ begin 'a supervisor is killed' 3 && {
 }
 # What the dead one has written of its run is of no use, and is removed while the job goes on.
 half_run() { find "$work/scratch" -name "m0.e1.a$1.run" -size +0 | grep -q .; }
-await_run() { # ATTEMPT
-    for _ in $(seq 300); do
-        [ ! -e "$gate.waiting" ] || ! half_run "$1" || return 0
-        kill -0 "$job" 2>/dev/null || return 1
-        sleep 0.1
-    done
-    return 1
-}
+run_is_begun() { [ -e "$gate.waiting" ] && half_run "$1"; }
+await_run() { await "attempt $1 writes its run" run_is_begun "$1"; }
 name='an executor is killed in the middle of a run'
 rm -rf "$work/out" "$gate" "$gate.waiting"
 echo line >"$work/line"

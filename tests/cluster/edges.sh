@@ -97,11 +97,7 @@ began() { # ARGUMENT…: a job that waits at the gate
     timeout -k 60 "$JOB_SECONDS" "$trireme" run -n 2 --executors 1 --split-size 12 -p gate="$gate" -p after=1 "$@" \
         "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
-    for _ in $(seq 300); do
-        [ ! -e "$gate.waiting" ] || return 0
-        sleep 0.1
-    done
-    fail "$name" 'the job never got to the gate'
+    await 'the job gets to the gate' test -e "$gate.waiting" || fail "$name" "$why"
 }
 ended() { # CODE
     [ "$1" = 4 ] || : >"$gate" # one that is interrupted ends in front of it

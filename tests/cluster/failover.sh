@@ -9,22 +9,7 @@ mkdir "$work/gate"
 gate=$work/gate/open
 yes 'a line of some words' | head -60 >"$work/gate/input"
 
-field() { sed -n "s/.*\"$1\": *\"\{0,1\}\([0-9a-z]*\)\"\{0,1\}.*/\1/p" "$work/out/.trireme/status.json" 2>/dev/null | head -1; }
-
-# await WHAT COMMAND…: until it is so, for a bounded time.
-await() {
-    what=$1
-    shift
-    for _ in $(seq 300); do
-        "$@" && return 0
-        kill -0 "$job" 2>/dev/null || break
-        sleep 0.1
-    done
-    why="never: $what"
-    return 1
-}
 is_waiting() { [ -e "$gate.waiting" ]; }
-has_other_leader() { pid=$(field leader_pid) && [ -n "$pid" ] && [ "$pid" != "$old" ] && kill -0 "$pid" 2>/dev/null; }
 # The log has let go of the ranks that died: else a majority might die with the next.
 dead_are_no_voters() {
     tr '{' '\n' <"$work/out/.trireme/status.json" | grep '"voter": *true' | sed 's/.*"pid": *\([0-9]*\).*/\1/' |
@@ -50,7 +35,7 @@ finish_job() {
     total=$(parts "$work/out" | awk '{n += $2} END {print n}')
     [ "$total" = 300 ] || { fail "$1" "$total words, not 300"; return 1; }
     twice=$(sed -n 's/.*"event":"task".*"phase":"\([a-z]*\)","task":\([0-9]*\),.*/\1 \2/p' \
-        "$work/out/.trireme/events.jsonl" | sort | uniq -d | wc -l)
+        "$event_record" | sort | uniq -d | wc -l)
     [ "$twice" -eq 0 ] || echo "    $twice tasks were prepared twice"
     nothing_left "$1" || return 1
     pass "$1"

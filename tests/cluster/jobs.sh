@@ -81,14 +81,11 @@ interrupted() { # NAME SIGNAL: leaves the job in $work/out half done
     "$trireme" run -n 3 --split-size 21 --partitions 2 -p gate="$work/gate/open" -p after=20 "$kernels/kernel_gate.so" \
         "$work/gate/input" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
-    for _ in $(seq 300); do
-        [ ! -e "$work/gate/open.waiting" ] || break
-        sleep 0.1
-    done
+    await 'the job gets to the gate' test -e "$work/gate/open.waiting"
     kill -"$2" $job
     wait $job
     got=$?
-    [ -e "$work/gate/open.waiting" ] || { fail "$1" 'the job never got so far'; return 1; }
+    [ -e "$work/gate/open.waiting" ] || { fail "$1" "$why"; return 1; }
 }
 for signal in TERM INT; do
     interrupted "SIG$signal" $signal || continue

@@ -128,3 +128,25 @@ refused() {
 parts() {
     find "$1" -maxdepth 1 -name 'part-*' | LC_ALL=C sort | xargs -r cat
 }
+
+# ---- A job that runs: its process is $job, its output $work/out ------------------------------------
+# field NAME: of its status.json
+field() { sed -n "s/.*\"$1\": *\"\{0,1\}\([0-9a-z]*\)\"\{0,1\}.*/\1/p" "$work/out/.trireme/status.json" 2>/dev/null | head -1; }
+# events NAME: how many there were; event_sum NAME KEY: the sum of KEY over them
+event_record=$work/out/.trireme/events.jsonl
+events() { cat "$event_record" 2>/dev/null | grep -c "\"event\":\"$1\""; }
+event_sum() { sed -n "s/.*\"event\":\"$1\".*\"$2\":\([0-9]*\).*/\1/p" "$event_record" 2>/dev/null | awk '{n += $1} END {print n + 0}'; }
+# Somebody leads who is not $old; he is $pid.
+has_other_leader() { pid=$(field leader_pid) && [ -n "$pid" ] && [ "$pid" != "$old" ] && kill -0 "$pid" 2>/dev/null; }
+# await WHAT COMMAND…: until it is so; not for ever, and not longer than the job.
+await() {
+    what=$1
+    shift
+    for _ in $(seq 600); do
+        "$@" && return 0
+        kill -0 "$job" 2>/dev/null || break
+        sleep 0.1
+    done
+    why="never: $what"
+    return 1
+}

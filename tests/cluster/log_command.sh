@@ -105,10 +105,7 @@ set -- -n 3 --split-size 21 --partitions 2 -p gate="$gate" -p after=20 "$kernels
 rm -rf "$work/out"
 "$trireme" run "$@" >"$work/stdout" 2>"$work/err" &
 job=$!
-for _ in $(seq 300); do
-    [ ! -e "$gate.waiting" ] || break
-    sleep 0.1
-done
+await 'the job gets to the gate' test -e "$gate.waiting" || fail "$name" "$why"
 kill -TERM $job
 wait $job
 : >"$gate"

@@ -82,13 +82,9 @@ begin() { # NAME RANKS: until a record is left out
     rm -rf "$work/out" "$gate"
     long $2 2>"$work/err" &
     job=$!
-    for _ in $(seq 600); do
-        ! grep -qs '"event":"skipped"' "$work/out/.trireme/events.jsonl" || return 0
-        sleep 0.05
-    done
-    fail "$name" 'no record is left out'
-    return 1
+    await 'a record is left out' is_left_out || { fail "$name" "$why"; return 1; }
 }
+is_left_out() { [ "$(events skipped)" -gt 0 ]; }
 long() { # RANKS
     exec timeout -k 5 "$JOB_SECONDS" "$trireme" run -n "$1" --executors 2 --split-size 60 -p gate="$gate" --skip-bad-records \
         "$kernel" "$work/lines" -o "$work/out"

@@ -41,7 +41,7 @@ launcher() { child "$job"; } # below timeout
 mpirun_pid() { child "$(launcher)"; }
 
 # Until a record of what is committed is on disk: events are a second behind at most.
-noted() { [ "$(grep -c '"event":"task"' "$work/out/.trireme/events.jsonl" 2>/dev/null)" -ge "$1" ]; }
+noted() { [ "$(events task)" -ge "$1" ]; }
 
 no_process() { [ -z "$(own_processes)" ]; }
 no_process_left_soon() { until_true no_process || { fail "$1" "processes left: $(own_processes | tr '\n' ' ')"; return 1; }; }
@@ -80,7 +80,7 @@ whole() {
             else if (first[launches] < 1) print "nothing was committed before"
             else if (first[launches] + ran[launches] - lost != maps) print first[launches] " committed, " ran[launches] " run, " lost + 0 " lost"
             else if (lost) print lost " outputs lost"
-        }' "$work/out/.trireme/events.jsonl")
+        }' "$event_record")
     [ -z "$again" ] || { fail "$1" "$again"; return 1; }
     nothing_left "$1"
 }
@@ -129,7 +129,7 @@ if begin; then
 fi
 
 # --overwrite is over when the first launch has made the output new.
-begun_at() { head -1 "$work/out/.trireme/events.jsonl" | sed 's/.*"t":\([0-9]*\).*/\1/'; }
+begun_at() { head -1 "$event_record" | sed 's/.*"t":\([0-9]*\).*/\1/'; }
 what='mpirun is killed, --overwrite'
 if begin --overwrite && until_true noted 10; then
     before=$(begun_at)

@@ -22,40 +22,21 @@ hosts make 2>"$work/err" || { echo "skipped: $(head -1 "$work/err")"; exit 77; }
 
 mkdir "$work/gate"
 gate=$work/gate/open
-events=$work/out/.trireme/events.jsonl
 maps=60 before=30 # the first are done when the others wait at the gate
 yes 'a line of some words' | head -$maps >"$work/gate/input"
 printf 'a\t60\nline\t60\nof\t60\nsome\t60\nwords\t60\n' >"$work/want"
 
-field() { sed -n "s/.*\"$1\": *\"\{0,1\}\([0-9a-z]*\)\"\{0,1\}.*/\1/p" "$work/out/.trireme/status.json" 2>/dev/null | head -1; }
-# The sum of KEY over the events NAME.
-sum() { sed -n "s/.*\"event\":\"$1\".*\"$2\":\([0-9]*\).*/\1/p" "$events" 2>/dev/null | awk '{n += $1} END {print n + 0}'; }
-count() { cat "$events" 2>/dev/null | grep -c "\"event\":\"$1\""; }
-
-# await WHAT COMMAND…: until it is so, for a bounded time.
-await() {
-    what=$1
-    shift
-    for _ in $(seq 600); do
-        "$@" && return 0
-        kill -0 "$job" 2>/dev/null || break
-        sleep 0.1
-    done
-    why="never: $what"
-    return 1
-}
-have_come() { [ "$(count rank_ready)" -ge 5 ]; }
+have_come() { [ "$(events rank_ready)" -ge 5 ]; }
 is_waiting() { [ -e "$gate.waiting" ]; }
-is_committed() { [ "$(count task)" -ge $before ]; }
-is_copied() { [ "$(field copies_missing)" = 0 ] && [ "$(sum copied count)" -ge $before ]; }
+is_committed() { [ "$(events task)" -ge $before ]; }
+is_copied() { [ "$(field copies_missing)" = 0 ] && [ "$(event_sum copied count)" -ge $before ]; }
 # By a record that is younger than what happened last.
 none_is_missing() {
-    last=$(sed -n 's/.*"t":\([0-9]*\),"event":"\(rank_lost\|rank_ready\|launch\)".*/\1/p' "$events" | tail -1)
+    last=$(sed -n 's/.*"t":\([0-9]*\),"event":"\(rank_lost\|rank_ready\|launch\)".*/\1/p' "$event_record" | tail -1)
     [ "$(field copies_missing)" = 0 ] && [ "$(field written_ms)" -gt $((last + 100)) ] && [ "$(field term)" -ge "$1" ]
 }
-has_other_leader() { pid=$(field leader_pid) && [ -n "$pid" ] && [ "$pid" != "$old" ] && kill -0 "$pid" 2>/dev/null; }
 # In whichever launch: mpirun may end with the host, and be started again.
-is_lost() { [ "$(count rank_lost)" -ge "$1" ] || [ "$(count launch)" -gt "$launches" ]; }
+is_lost() { [ "$(events rank_lost)" -ge "$1" ] || [ "$(events launch)" -gt "$launches" ]; }
 
 # A launch waits at the gate as soon as it has begun: that no twin runs there is --speculate off.
 launch() {
@@ -74,7 +55,7 @@ start() {
         old=
         await 'all ranks have come' have_come && : >"$gate.begin" &&
             await 'the job reaches its gate' is_waiting && await 'the first maps are done' is_committed &&
-            await 'somebody leads' has_other_leader && leader=$pid && launches=$(count launch) && return 0
+            await 'somebody leads' has_other_leader && leader=$pid && launches=$(events launch) && return 0
         kill $job 2>/dev/null
         wait $job
     done
@@ -99,7 +80,7 @@ lose_ranks() {
 # Of those that were committed before anything happened. What is done while too few ranks are left to commit it
 # may have to be done again.
 again() {
-    sed -n 's/.*"event":"task".*"phase":"map","task":\([0-9]*\),.*/\1/p' "$events" | awk -v before=$before '$1 < before' |
+    sed -n 's/.*"event":"task".*"phase":"map","task":\([0-9]*\),.*/\1/p' "$event_record" | awk -v before=$before '$1 < before' |
         sort | uniq -d | wc -l
 }
 
@@ -110,7 +91,7 @@ ends() {
     got=$?
     [ $got -eq 0 ] || { fail "$1" "exit status $got"; return 1; }
     parts "$work/out" | sort | cmp -s - "$work/want" || { fail "$1" 'another result'; return 1; }
-    twice=$(again) lost=$(sum lost count)
+    twice=$(again) lost=$(event_sum lost count)
     if [ "$2" = some ]; then
         [ "$twice" -gt 0 ] && [ "$lost" -gt 0 ] || { fail "$1" "$twice maps were executed again, $lost lost: this shows nothing"; return 1; }
     else
@@ -119,7 +100,7 @@ ends() {
     no_process_left || { fail "$1" "$why"; return 1; }
     left=$(for h in 1 2 3; do [ -e "$world/down$h" ] || find "$world/tmp$h" -maxdepth 1 -name 'trireme-*'; done)
     [ -z "$left" ] || { fail "$1" "left in scratch: $left"; return 1; }
-    pass "$1 ($(count launch) masters, $(sum copied count) copies made, $(sum copies_used count) used, $twice maps again)"
+    pass "$1 ($(events launch) masters, $(event_sum copied count) copies made, $(event_sum copies_used count) used, $twice maps again)"
 }
 
 broken() {
@@ -130,15 +111,15 @@ broken() {
 
 name='a host goes, two copies'
 if start --replicas 2 && await 'all have a copy' is_copied && lose_host 2 && await 'the host is missed' is_lost 2; then
-    ends "$name" none && { [ "$(sum copies_used count)" -gt 0 ] || fail "$name" 'no copy was used'; }
+    ends "$name" none && { [ "$(event_sum copies_used count)" -gt 0 ] || fail "$name" 'no copy was used'; }
 else
     broken "$name"
 fi
 
 name='all ranks of a host go, two copies, the same launch'
 if start --replicas 2 && await 'all have a copy' is_copied && lose_ranks 2 && await 'the ranks are missed' is_lost 2; then
-    ends "$name" none && { [ "$(sum copies_used count)" -gt 0 ] || fail "$name" 'no copy was used'; }
-    [ "$(count launch)" = $launches ] || skip "$name" 'mpirun was started again'
+    ends "$name" none && { [ "$(event_sum copies_used count)" -gt 0 ] || fail "$name" 'no copy was used'; }
+    [ "$(events launch)" = $launches ] || skip "$name" 'mpirun was started again'
 else
     broken "$name"
 fi
@@ -152,7 +133,7 @@ fi
 
 name='a host goes, one copy'
 if start --replicas 1 && lose_host 2 && await 'the host is missed' is_lost 2; then
-    ends "$name" some && { [ "$(sum copied count)" = 0 ] || fail "$name" 'copies were made'; }
+    ends "$name" some && { [ "$(event_sum copied count)" = 0 ] || fail "$name" 'copies were made'; }
 else
     broken "$name"
 fi
@@ -189,7 +170,7 @@ if start --replicas 2 && await 'all have a copy' is_copied; then
     launch --replicas 1 &
     job=$!
     [ $got -eq 4 ] || fail "$name" "interrupted with status $got, not 4"
-    ends "$name" none && { [ "$(sum copies_used count)" -gt 0 ] || fail "$name" 'no copy was used'; }
+    ends "$name" none && { [ "$(event_sum copies_used count)" -gt 0 ] || fail "$name" 'no copy was used'; }
 else
     broken "$name"
 fi

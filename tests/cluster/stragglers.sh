@@ -15,13 +15,9 @@ begin() {
     timeout -k 5 "$JOB_SECONDS" "$trireme" run -n "$ranks" --split-size 12 --partitions 6 -p gate="$gate" -p after=10 \
         "$@" "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
-    for _ in $(seq 300); do
-        [ ! -e "$gate.waiting" ] || [ "$(grep -c rank_ready "$work/out/.trireme/events.jsonl")" -lt "$ranks" ] || return 0
-        sleep 0.1
-    done
-    fail "$name" 'the job never got to the gate'
-    return 1
+    await 'all ranks are there, and a task is at the gate' is_at_the_gate || { fail "$name" "$why"; return 1; }
 }
+is_at_the_gate() { [ -e "$gate.waiting" ] && [ "$(events rank_ready)" -ge "$ranks" ]; }
 
 executors() { # of a rank
     own_processes | while read -r pid command; do
@@ -37,8 +33,6 @@ end() { # of the job, whose result is right
     nothing_left "$name" || return 1
     pass "$name"
 }
-
-events() { grep -c "\"event\":\"$1\"" "$work/out/.trireme/events.jsonl"; }
 
 for rank in 0 1; do # the leader's own, and another's
     begin "the executors of rank $rank are stopped" 3 --executors 2 && {
@@ -57,16 +51,15 @@ begin 'one of the executors of the only rank is stopped' 1 --executors 3 && {
     end && { [ "$(events speculated)" -gt 0 ] || fail "$name" 'nothing was run a second time'; }
 }
 
-# Without it the job waits: it is stopped there, and ended with executors that do not hear a signal.
+# Without it the job waits, although its leader has had the time in which it would have taken a twin.
+nothing_else_is_left() { grep -q '"map":{"total":20,"done":1[0-9],"running":[12]}' "$work/out/.trireme/status.json"; }
+leader_is_at() { [ "$(field written_ms)" -ge "$1" ]; }
 begin 'it is not wanted' 2 --executors 1 --speculate off && {
     stopped=$(executors 1)
     kill -STOP $stopped
     : >"$gate"
-    for _ in $(seq 300); do # until nothing else is left to do
-        grep -q '"map":{"total":20,"done":1[0-9],"running":[12]}' "$work/out/.trireme/status.json" && break
-        sleep 0.1
-    done
-    sleep 3
+    await 'nothing else is left to do' nothing_else_is_left &&
+        await 'the leader goes on for three seconds' leader_is_at $(($(field written_ms) + 3000)) || fail "$name" "$why"
     [ "$(events speculated)" -eq 0 ] || fail "$name" 'a task was run a second time'
     kill -CONT $stopped
     end
@@ -85,11 +78,7 @@ behind_a_long_task() {
     timeout -k 5 "$JOB_SECONDS" "$trireme" run -n 2 --executors 1 --split-size 6 --speculate off -p gate="$gate" \
         "$kernels/kernel_poison.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
-    for _ in $(seq 300); do
-        ! all_but_one || break
-        sleep 0.1
-    done
-    all_but_one || fail "$name" 'more than the long task is not done'
+    await 'all but the long task is done' all_but_one || fail "$name" "$why"
     : >"$gate"
     wait $job || fail "$name" "exit status $?"
     [ "$(parts "$work/out" | sort | tr '\t\n' '= ')" = 'a=19 b=19 c=19 here=1 wait=1 ' ] || fail "$name" 'another result'
