@@ -623,6 +623,22 @@ trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t atte
     return trm_reduce_list_write(&self->list, self->fs, path, err);
 }
 
+/* What one file has gone with, others may have gone with: a reduce would miss one after the other. Their
+ * indexes are read again, from where they are. */
+static void look_at_others(trm_shuffle *self, range *of)
+{
+    for (uint32_t task = 0; task < self->tasks; task++) {
+        input *in = &of->inputs[task];
+        if (in->state != READY || !in->count)
+            continue;
+        of->ready--;
+        free(in->segments);
+        in->segments = NULL;
+        in->count = 0;
+        add_here(self, of, task, in->fetched);
+    }
+}
+
 void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task, uint32_t attempt,
                             trm_status status, uint64_t now_ns)
 {
@@ -634,12 +650,13 @@ void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task
     input *in = &of->inputs[task];
     if (in->fetched || status == TRM_ECORRUPT || in->tries) {
         failed_to_read(self, of, task, status, "a reduce could not read it");
-        return;
+    } else { /* It may only have moved since the list was written: its index shows whether it is there. */
+        in->tries++;
+        clear(self, of, task, attempt);
+        place(self, of, task);
     }
-    /* It may only have moved since the list was written: its index shows whether it is there. */
-    in->tries++;
-    clear(self, of, task, attempt);
-    place(self, of, task);
+    if (status == TRM_ELOST)
+        look_at_others(self, of);
 }
 
 uint64_t trm_shuffle_fetched_bytes(const trm_shuffle *self)

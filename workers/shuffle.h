@@ -54,7 +54,8 @@ trm_status trm_shuffle_state(trm_shuffle *self, uint32_t partition, trm_err *err
 trm_status trm_shuffle_list(trm_shuffle *self, uint32_t partition, uint32_t attempt, const char *path,
                             trm_err *err);
 /* A reduce of `partition` could not read the output of (task, attempt): `status` TRM_ELOST or
- * TRM_ECORRUPT. It is looked for again, and told LOST if it is. */
+ * TRM_ECORRUPT. It is looked for again, and told LOST if it is; and so is what else its range reads, if it
+ * was not there. */
 void trm_shuffle_unreadable(trm_shuffle *self, uint32_t partition, uint32_t task, uint32_t attempt,
                             trm_status status, uint64_t now_ns);
 

@@ -39,6 +39,11 @@ typedef struct asked { /* COPY */
     trm_copy at;
 } asked;
 
+typedef struct adopting { /* ADOPT */
+    uint32_t to;
+    trm_store store;
+} adopting;
+
 typedef struct world {
     uint32_t ranks, hosts;
     trm_spec spec;
@@ -55,8 +60,11 @@ typedef struct world {
     unsigned runs[RANKS_MAX]; /* how many of what it was ordered the rank says to run, the oldest ones */
     asked asked[ORDERS_MAX];  /* all that was to be copied, in order */
     unsigned asked_count;
+    adopting adopting[RANKS_MAX]; /* stores that were to be taken over, in order */
+    unsigned adopting_count;
     trm_output_at outputs[ORDERS_MAX]; /* as told last, by task */
     bool dead[RANKS_MAX];
+    bool failed; /* END says so */
 } world;
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
@@ -99,6 +107,19 @@ static inline trm_status outbox_send(void *context, uint32_t to, const void *fra
         trm_output_at_decode(&at, &body);
         assert_true(trm_reader_ok(&body) && at.task < ORDERS_MAX);
         self->outputs[at.task] = at;
+    }
+    if (header.type == TRM_WIRE_END) {
+        static trm_end end;
+        trm_end_decode(&end, &body);
+        assert_true(trm_reader_done(&body));
+        self->failed |= end.exit_code == 1;
+    }
+    while (header.type == TRM_WIRE_ADOPT && trm_reader_left(&body)) {
+        assert_true(self->adopting_count < RANKS_MAX);
+        adopting *added = &self->adopting[self->adopting_count++];
+        added->to = to;
+        trm_store_decode(&added->store, &body);
+        assert_true(trm_reader_ok(&body));
     }
     while (header.type == TRM_WIRE_COPY && trm_reader_left(&body)) {
         asked *added = &self->asked[self->asked_count++];
@@ -198,6 +219,26 @@ static inline void say_copied(world *self, const asked *of, uint64_t epoch, trm_
                          .bytes = status == TRM_OK ? 100 : 0};
     trm_copied_encode(&copied, &body);
     hear(self, of->to, TRM_WIRE_COPIED, &body);
+    trm_writer_close(&body);
+}
+
+/* As it was told where it is; then the master decides. */
+static inline void say_lost(world *self, uint32_t from, const trm_output_at *at)
+{
+    trm_writer body = {0};
+    trm_output_at_encode(at, &body);
+    hear(self, from, TRM_WIRE_LOST, &body);
+    trm_writer_close(&body);
+}
+
+/* It has taken the store over, and found `count` runs in it. */
+static inline void say_held(world *self, const adopting *of, const trm_output_at *found, unsigned count)
+{
+    trm_writer body = {0};
+    trm_held_encode(&(trm_held){.store = of->store, .last = true}, &body);
+    for (unsigned i = 0; i < count; i++)
+        trm_output_at_encode(&found[i], &body);
+    hear(self, of->to, TRM_WIRE_HELD, &body);
     trm_writer_close(&body);
 }
 

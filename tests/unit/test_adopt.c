@@ -155,6 +155,36 @@ static void runs_stay_where_they_were(void **state)
     world_close(&self);
 }
 
+/* Some were removed by somebody: before the store is looked at, and after. */
+static void what_is_gone_is_not_said_to_be_held(void **state)
+{
+    world self;
+    char path[1024];
+    world_init(&self);
+    char *store = make_store(&self, "store");
+    unsigned runs = TRM_ADOPT_STEP_RUNS + 10;
+    for (uint32_t task = 0; task < runs; task++)
+        make_run(store, EPOCH, task, 10);
+    path_of(path, store, EPOCH, 0, 0);
+    assert_int_equal(unlink(path), 0);
+    trm_store what = {.epoch = EPOCH};
+    snprintf(what.path, sizeof what.path, "%s", store);
+    assert_true(trm_adopter_add(self.adopter, &what));
+    assert_true(trm_adopter_step(self.adopter, 0));
+    unsigned left = 0; /* of those that are not taken yet, all but one are removed, too */
+    for (uint32_t task = 1; task < runs; task++) {
+        if (size_of(self.own, EPOCH, task) >= 0 || left++ == 0)
+            continue;
+        path_of(path, store, EPOCH, task, 0);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(left, runs - 1 - TRM_ADOPT_STEP_RUNS);
+    while (trm_adopter_step(self.adopter, 0))
+        continue;
+    assert_int_equal(held(&self), TRM_ADOPT_STEP_RUNS + 1);
+    world_close(&self);
+}
+
 static void a_run_that_was_not_committed_gives_way(void **state)
 {
     world self;
@@ -271,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(runs_stay_where_they_were),
+        cmocka_unit_test(what_is_gone_is_not_said_to_be_held),
         cmocka_unit_test(a_run_that_was_not_committed_gives_way),
         cmocka_unit_test(what_it_has_made_itself_stays),
         cmocka_unit_test(a_copy_is_told_as_one_of_its_launch_until_it_is_renewed),
