@@ -349,7 +349,8 @@ void chaos_end(world *w)
 {
     world_trace(w, "the faults are over");
     w->calm = true;
-    w->hidden = 0;
+    if (!w->spec.unsafe_recover)
+        w->hidden = 0;
     heal(w);
     for (unsigned i = 0; i < LIVE_LAUNCHES_MAX; i++)
         for (uint32_t rank = 0; w->launch[i].live && rank < w->launch[i].ranks; rank++)

@@ -4,8 +4,9 @@
  *   each step of the table is one that its command allows: a task is committed once (a map again
  *   only after its output was lost), a part stays committed and in place, nothing follows the end;
  *   counters are those of every task that was ever committed, once, after every step;
- *   a launch begins with all that the one before it has committed, and once it has begun the one
- *   before it commits nothing any more; terms and epochs grow.
+ *   a launch begins with all that the one before it has committed (unless a person has told it to go on
+ *   without a majority of logs), and once it has begun the one before it commits nothing any more; terms
+ *   and epochs grow.
  *
  * The expectations are kept here, beside the real table and without its code. */
 #include "tests/simulation/plane_world.h"
@@ -344,6 +345,20 @@ static void check_step(process *p, const trm_table *table, uint32_t type)
 
 /* ---- What ranks tell. ---- */
 
+/* A launch went on without a majority of logs: what it has found is what there is. */
+static void begin_anew(world *w)
+{
+    truth *t = &w->truth;
+    for (unsigned phase = 0; phase < TRM_PHASES; phase++)
+        memset(t->phase[phase].task, 0, t->phase[phase].tasks * sizeof *t->phase[phase].task);
+    t->submitted = false;
+    t->table_epoch = t->master_term = t->lost = t->failovers = 0;
+    t->job_state = 0;
+    w->was_unsafe = true;
+    w->totals->unsafe++;
+    world_trace(w, "epoch %" PRIu64 " goes on with what it has found", t->epoch);
+}
+
 /* The first item of a launch: there is none, or the image of what was before it. */
 static void enter_epoch(process *p)
 {
@@ -353,6 +368,8 @@ static void enter_epoch(process *p)
         world_fail(w, "launch %" PRIu64 " goes on though %" PRIu64 " has begun", p->of->epoch, t->newest);
     t->epoch = p->of->epoch;
     t->items_count = 0;
+    if (p->of->unsafe)
+        begin_anew(w);
     world_trace(w, "epoch %" PRIu64 " has its first item", t->epoch);
 }
 

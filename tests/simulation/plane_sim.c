@@ -35,8 +35,8 @@ static void print_totals(uint64_t first, const void *sum)
            " turns\n",
            first, first + t->histories - 1, t->histories, (double)t->virtual_ns / 3.6e12, t->turns);
     printf("  launches %" PRIu64 ": done %" PRIu64 ", failed %" PRIu64 ", refused %" PRIu64
-           ", interrupted %" PRIu64 ", lost %" PRIu64 "\n",
-           t->launches, t->done, t->failed, t->refused, t->interrupted, t->lost_launches);
+           ", interrupted %" PRIu64 ", lost %" PRIu64 ", without a majority of logs %" PRIu64 "\n",
+           t->launches, t->done, t->failed, t->refused, t->interrupted, t->lost_launches, t->unsafe);
     printf("  commands %" PRIu64 ", commits %" PRIu64 ", orders %" PRIu64 ", masters followed %" PRIu64
            ", images %" PRIu64 ", outputs lost %" PRIu64 " (%" PRIu64 " while they were there)\n",
            t->commands, t->commits, t->orders, t->failovers, t->images, t->outputs_lost,

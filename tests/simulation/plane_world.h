@@ -63,6 +63,7 @@ struct launch {
     bool disturbed; /* ranks were paused, links cut, messages lost: silence may be taken for death */
     bool interrupted;
     bool lacks_log; /* one could not be reached when it began */
+    bool unsafe;    /* … and it may go on without: what only that one holds is lost */
     bool lost_runs; /* that ranks thought they had */
     int result;     /* that a rank has told; -1: none */
     uint64_t result_ns;
@@ -143,6 +144,7 @@ typedef struct totals {
     uint64_t commits, commands, orders, failovers, outputs_lost, outputs_lost_early, images;
     uint64_t outputs_moved, outputs_copied;
     uint64_t faults[FAULTS];
+    uint64_t unsafe; /* launches that went on without a majority of logs */
     uint64_t killed, powerless, messages, messages_lost;
 } totals;
 
@@ -166,7 +168,8 @@ struct world {
     bool was_full;
     bool lost_runs;        /* one by one, and another may have got the name of one */
     uint64_t hidden_epoch; /* whose logs cannot be reached … */
-    uint32_t hidden;       /* … of these ranks: bits */
+    uint32_t hidden;       /* … of these ranks: bits; for ever when spec.unsafe_recover is given for it */
+    bool was_unsafe;       /* a launch has begun so: parts may be in place of which its table knows nothing */
     launch launch[LIVE_LAUNCHES_MAX];
     truth truth;
     process *turning; /* whose turn it is; NULL: nobody's */
