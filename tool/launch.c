@@ -395,23 +395,22 @@ static void keep_what_is_done(const launch *self)
         setenv(TRM_KEEP_VARIABLE, "1", 1);
 }
 
-static uint32_t say_left_out(const trm_hosts *hosts)
+/* How many do not answer, and which. */
+static uint32_t name_silent(const trm_hosts *hosts, char names[LEFT_OUT_BYTES])
 {
-    char names[LEFT_OUT_BYTES] = "";
     uint32_t count = 0;
     size_t len = 0;
+    names[0] = 0;
     for (size_t i = 0; i < hosts->count; i++) {
         if (hosts->hosts[i].answers)
             continue;
         count++;
-        if (len + strlen(hosts->hosts[i].name) + sizeof ", …" < sizeof names)
-            len += (size_t)snprintf(names + len, sizeof names - len, "%s%s", len ? ", " : "",
+        if (len + strlen(hosts->hosts[i].name) + sizeof ", …" < LEFT_OUT_BYTES)
+            len += (size_t)snprintf(names + len, LEFT_OUT_BYTES - len, "%s%s", len ? ", " : "",
                                     hosts->hosts[i].name);
         else if (len && names[len - 1] != '.')
-            len += (size_t)snprintf(names + len, sizeof names - len, "...");
+            len += (size_t)snprintf(names + len, LEFT_OUT_BYTES - len, "...");
     }
-    if (count && count < hosts->count)
-        trm_warn("%u of %zu hosts do not answer and are left out: %s", count, hosts->count, names);
     return count;
 }
 
@@ -460,12 +459,18 @@ static trm_status choose_hosts(launch *self, trm_err *err)
     trm_status status = trm_hosts_init(&hosts, self->options->hosts, self->options->hostfile, err);
     if (status != TRM_OK)
         return status;
-    if (!trm_hosts_ask(&hosts, self->options, self->signal_fd))
+    char names[LEFT_OUT_BYTES];
+    bool asked = trm_hosts_ask(&hosts, self->options, self->signal_fd);
+    uint32_t silent = name_silent(&hosts, names);
+    if (!asked)
         self->interrupted = true;
-    else if (say_left_out(&hosts) < hosts.count || !hosts.count)
+    else if (silent && silent == hosts.count)
+        status = trm_err_set(err, TRM_AGAIN, "no host answers: %s", names);
+    else {
+        if (silent)
+            trm_warn("%u of %zu hosts do not answer and are left out: %s", silent, hosts.count, names);
         status = leave_out(self, &hosts, err);
-    else
-        status = trm_err_set(err, TRM_AGAIN, "none of the %zu hosts answers", hosts.count);
+    }
     trm_hosts_close(&hosts);
     return status;
 }
@@ -515,6 +520,8 @@ static trm_status run(launch *self, trm_err *err)
             status = TRM_OK;
         }
     }
+    if (status == TRM_OK && is_lost(self))
+        wait_for_ranks(self); /* "the same command goes on" is true at once */
     return status;
 }
 

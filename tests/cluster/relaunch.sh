@@ -167,7 +167,7 @@ for times in 0 1; do
         kill -9 "$(mpirun_pid)"
         ended "$what" 5 || continue
         says 'error: .*the same command goes on with it' || { fail "$what" 'it does not say so'; continue; }
-        no_process_left_soon "$what" || continue
+        # The same command goes on at once: nobody is at the output any more.
         sed -i 's/"written_ms":[0-9]*/"written_ms":1/' "$work/out/.trireme/status.json"
         status "of a job that was lost, --relaunch $times" 4 '^gate: lost; the same command goes on with it$' "$work/out"
         : >"$work/gate/open"
@@ -214,7 +214,7 @@ for how in "--host localhost:2,nowhere.invalid:3" "--hostfile $work/hosts"; do
     nothing_left "$what" && pass "$what"
 done
 refused 'no host is there' 5 'relaunch was made' --relaunch 1 --host nowhere.invalid:2 wordcount "$work/gate/input"
-says 'none of the 1 hosts answers' && pass 'none answers' || fail 'none answers' 'it does not say so'
+says 'no host answers: nowhere.invalid' && pass 'none answers' || fail 'none answers' 'it does not say so'
 refused 'a hostfile that is not there' 3 'nofile' --hostfile "$work/nofile" wordcount "$work/gate/input"
 refused 'a host that is a command' 5 'relaunch was made' --relaunch 1 --host "localhost,\$(touch $work/touched)" wordcount "$work/gate/input"
 refused 'a host that is an option' 5 'relaunch was made' --relaunch 1 --host "-oProxyCommand=touch $work/touched" wordcount "$work/gate/input"
@@ -256,7 +256,7 @@ fi
 mkdir "$work/empty"
 status 'of an empty directory' 3 "there is no job in '$work/empty'" "$work/empty"
 status 'of a directory that is not there' 3 'there is no job in' "$work/nowhere"
-status 'of nothing' 2 'Usage'
+status 'of nothing' 2 'error: which directory'
 status 'with an unknown option' 2 "does not take '--yaml'" --yaml "$work/out"
 record=$work/out/.trireme/status.json
 cp "$record" "$work/record"
