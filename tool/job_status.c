@@ -337,5 +337,8 @@ int trm_status_command(int argc, char **argv)
             dir = argv[i];
         }
     }
-    return dir ? show(dir, json) : usage(false);
+    if (dir)
+        return show(dir, json);
+    trm_error("which directory? (the output directory of a job, or its state directory)");
+    return usage(false);
 }

@@ -79,14 +79,13 @@ static trm_status dump_stores(trm_fs *fs, const char *dir, bool entries, bool *a
     stores found = {.names = calloc(STORES_MAX, STORE_NAME_BYTES)};
     if (!found.names)
         return trm_err_set(err, TRM_ENOMEM, "no memory to list the logs");
-    trm_err ignored;
-    trm_status status = TRM_OK;
-    if (fs->ops->list(fs, dir, note, &found, &ignored) == TRM_OK) {
+    trm_status status = fs->ops->list(fs, dir, note, &found, err);
+    if (status == TRM_OK) {
         qsort(found.names, found.count, STORE_NAME_BYTES, compare);
         status = dump_each(fs, dir, &found, entries, any, err);
     }
     free(found.names);
-    return status;
+    return status == TRM_ELOST && !*any ? TRM_OK : status; /* looked for elsewhere */
 }
 
 /* DIR itself, or the logs below DIR, DIR/log, DIR/.trireme/log. */
@@ -124,8 +123,10 @@ int trm_log_command(int argc, char **argv)
             dir = argv[i];
         }
     }
-    if (!dir)
+    if (!dir) {
+        trm_error("which directory? (the output directory of a job, or its state directory)");
         return usage(false);
+    }
     trm_err err = {""};
     trm_status status = dump(trm_fs_posix(), dir, entries, &err);
     if (status == TRM_OK)

@@ -82,15 +82,31 @@ static trm_status read_u64(trm_options *self, const option_rule *option, const c
     return status;
 }
 
+/* 16M, and not 16777216. */
+static const char *size_text(uint64_t bytes, char out[24])
+{
+    static const char units[] = "\0KMGT";
+    unsigned unit = 0;
+    while (bytes && bytes % 1024 == 0 && unit < 4) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(out, 24, "%" PRIu64 "%.1s", bytes, units + unit);
+    return out;
+}
+
 static trm_status read_size(trm_options *self, const option_rule *option, const char *value, trm_err *err)
 {
     uint64_t bytes;
     if (!trm_parse_size(value, &bytes))
         return trm_err_set(err, TRM_EUSAGE, "--%s takes a size such as 64M, not '%s'", option->name, value);
-    trm_status status = check_bounds(option, value, bytes, err);
-    if (status == TRM_OK)
-        *(uint64_t *)place(self, option) = bytes;
-    return status;
+    if (bytes < option->min || bytes > option->max) {
+        char min[24], max[24];
+        return trm_err_set(err, TRM_EUSAGE, "--%s %s is out of range: %s to %s", option->name, value,
+                           size_text(option->min, min), size_text(option->max, max));
+    }
+    *(uint64_t *)place(self, option) = bytes;
+    return TRM_OK;
 }
 
 static trm_status read_duration(trm_options *self, const option_rule *option, const char *value, trm_err *err)
@@ -269,7 +285,7 @@ static const option_rule options[] = {
     {0, "scratch", "DIR", read_path, SPEC(scratch_dir), 0, 0,
      "for runs and spills, on each host [$TMPDIR or /tmp]"},
     {0, "state", "DIR", read_path, SPEC(state_dir), 0, 0,
-     "of the job's log and record [DIR/.trireme in the output]"},
+     "for the job's log and record [.trireme in the output]"},
     {0, "election-timeout", "TIME", read_duration, SPEC(election_timeout_ms), 50, HOUR_MS,
      "silence after which another rank leads [1s]"},
     {0, "voters", "N", read_u32, SPEC(voters), 1, TRM_VOTERS_MAX,
@@ -326,6 +342,8 @@ static trm_status read_long(trm_options *self, const char *arg, arguments *args,
 /* -q, -n 4, -n4, -qv */
 static trm_status read_short(trm_options *self, const char *arg, arguments *args, trm_err *err)
 {
+    if (strcmp(arg, "np") == 0) /* as mpirun has it; else read as -n p */
+        return trm_err_set(err, TRM_EUSAGE, "unknown option -np: how many ranks is -n N");
     for (; *arg; arg++) {
         size_t i = 0;
         while (i < OPTIONS_COUNT && options[i].letter != *arg)

@@ -135,6 +135,19 @@ said 3 "$work/foreign" && grep 'error: ' "$work/err" | grep -q 'segment-00000000
 name='a newer format'
 restore && printf '\002' | dd of="$first" bs=1 seek=8 conv=notrunc 2>/dev/null
 said 3 "$work/out" && grep 'error: ' "$work/err" | grep -q "$first.*version 2" && pass "$name" || fail "$name" "${why:-not said}"
+# Root reads everything, unless it is told not to.
+name='a log that may not be read'
+restore && chmod 0 "$work/out/.trireme"
+ordinary=
+[ "$(id -u)" != 0 ] || ordinary='setpriv --bounding-set -dac_override,-dac_read_search'
+if [ -n "$ordinary" ] && ! $ordinary true 2>/dev/null; then
+    skip "$name" 'root, and no setpriv'
+else
+    $ordinary "$trireme" log "$work/out" >"$work/said" 2>"$work/err"
+    [ $? -eq 3 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q "error: .*$work/out/.trireme.*: Permission denied" "$work/err" &&
+        pass "$name" || fail "$name" 'something else is said'
+fi
+chmod 700 "$work/out/.trireme"
 name='usage'
 said 2 && said 2 --nonsense "$work/out" && said 2 "$work/out" "$work/out" && said 0 --help && pass "$name" || fail "$name" "$why"
 
