@@ -172,11 +172,11 @@ static void posix_write_back(trm_file *file, uint64_t offset, uint64_t len)
 static trm_status posix_drop(trm_file *file, uint64_t offset, uint64_t len, trm_err *err)
 {
     int fd = fd_of(file);
-    /* Other errors than the device's: the file system knows no ranges, and sync does it all. */
-    if (sync_file_range(fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WAIT_BEFORE) == 0)
-        (void)posix_fadvise(fd, (off_t)offset, (off_t)len, POSIX_FADV_DONTNEED);
-    else if (errno == EIO || errno == ENOSPC || errno == EDQUOT)
-        return failed(err, "write", path_of(file));
+    /* Whatever the number is, it may be the device's (ENODATA is a bad medium, ENOLINK a path that is
+     * down), and sync would not tell it again. Only a system without this call leaves all to sync. */
+    if (sync_file_range(fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WAIT_BEFORE) != 0)
+        return errno == ENOSYS ? TRM_OK : failed(err, "write", path_of(file));
+    (void)posix_fadvise(fd, (off_t)offset, (off_t)len, POSIX_FADV_DONTNEED);
     return TRM_OK;
 }
 

@@ -1,10 +1,14 @@
 /* runtime/fs and fs_posix: files whole or not at all, links not followed. */
+#include "config.h" /* system extensions, before any header of the system */
+
 #include "runtime/fs.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -280,6 +284,37 @@ static void two_remove_one_tree(void **state)
     }
 }
 
+/* In place of the system's: it fails with this number, unless it is 0. */
+static int range_errno;
+
+int sync_file_range(int fd, off_t offset, off_t len, unsigned flags)
+{
+    errno = range_errno;
+    return range_errno ? -1 : 0;
+}
+
+/* The kernel tells a device's error once, by whatever number the device's driver or the file system has. */
+static void what_is_told_while_dropping_is_not_lost(void **state)
+{
+    const int numbers[] = {EIO,    ENOSPC,    EDQUOT, ENODATA, ENOLINK, EREMOTEIO, ETIMEDOUT,
+                           EILSEQ, EOVERFLOW, ESTALE, EROFS,   EINVAL,  EPERM,     EOPNOTSUPP};
+    trm_fs *fs = trm_fs_posix();
+    trm_file *file;
+    assert_int_equal(
+        fs->ops->open(fs, in("part"), TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &file, &err), TRM_OK);
+    assert_int_equal(fs->ops->write_at(file, 0, "bytes", 5, &err), TRM_OK);
+    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        range_errno = numbers[i];
+        assert_int_not_equal(fs->ops->drop(file, 0, 5, &err), TRM_OK);
+        assert_non_null(strstr(err.text, in("part")));
+    }
+    range_errno = ENOSYS; /* there is no such call: sync tells it */
+    assert_int_equal(fs->ops->drop(file, 0, 5, &err), TRM_OK);
+    range_errno = 0;
+    assert_int_equal(fs->ops->drop(file, 0, 5, &err), TRM_OK);
+    fs->ops->close(file);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -296,6 +331,7 @@ int main(void)
         TEST(a_lock_excludes_another_opening),
         TEST(a_file_that_may_not_grow_is_an_error),
         TEST(what_the_system_refuses_is_said),
+        TEST(what_is_told_while_dropping_is_not_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
