@@ -59,6 +59,17 @@ library=$(readlink -f "$libdir/libtrireme.so")
 ok "the library's file carries its version" [ "${library##*/}" = libtrireme.so.0.0.0 ]
 ok "the soname is libtrireme.so.0" sh -c "objdump -p '$library' | grep -q 'SONAME *libtrireme.so.0\$'"
 
+# What is installed of the documents has no link that leads nowhere, but to the source.
+links() (
+    cd "$root$(show docdir)" || return 1
+    grep -oHE '\]\([^)#:]+' ./*.md docs/*.md docs/examples/*.md | sed 's/:](/ /' | while read -r page link; do
+        case $link in *.[ch] | *trireme.1) continue ;; esac
+        [ -e "$(dirname "$page")/$link" ] || echo "$page: $link"
+    done >"$work/nowhere"
+    [ ! -s "$work/nowhere" ] || { cat "$work/nowhere"; return 1; }
+)
+ok "links in what is installed lead somewhere" links
+
 # --- The names that it shows -----------------------------------------------------------
 {
     sed -n 's/.*TRM_API.* \**\(trm_[a-z0-9_]*\)(.*/\1/p' "$top/jobs/trireme.h"
