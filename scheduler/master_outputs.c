@@ -9,6 +9,7 @@
  * Nothing of it is done for a job whose reduces are all committed. */
 #include "scheduler/master_self.h"
 
+#include "runtime/crc32c.h"
 #include "runtime/diag.h"
 
 #include <stdio.h>
@@ -183,7 +184,8 @@ static bool move_one(trm_master *self, uint32_t task)
 static bool complain(trm_master *self, ref_batch *batch, uint32_t from, const trm_output_at *at)
 {
     trm_debug("rank %u cannot read the output of map task %u on rank %u", from, at->task, at->rank);
-    batch_flush(self, batch);
+    if (master_copy_holder(self, at->task) != NO_RANK)
+        batch_flush(self, batch); /* for a command of its own */
     if (move_one(self, at->task) || master_copies_may_come(self))
         return true; /* if none comes, it is said again */
     return lose(self, batch, at->task);
@@ -235,16 +237,24 @@ void master_lost_applied(trm_master *self, const trm_output_ref *ref, bool accep
 
 /* ---- Stores that are to be taken over -------------------------------------------------------------- */
 
+/* A launch that goes on may have as many as the ranks of those before it. */
+static master_store **store_bucket(trm_master *self, uint64_t epoch, const char *path)
+{
+    return &self->store_bucket[trm_crc32c((uint32_t)epoch, path, strlen(path)) & (STORE_BUCKETS - 1)];
+}
+
 static master_store *store_of(trm_master *self, uint64_t epoch, uint32_t rank, const char *host,
                               const char *path)
 {
-    for (master_store *at = self->stores; at; at = at->next)
+    master_store **bucket = store_bucket(self, epoch, path);
+    for (master_store *at = *bucket; at; at = at->next_hashed)
         if (at->epoch == epoch && at->rank == rank)
             return at;
     master_store *made = calloc(1, sizeof *made);
     if (!made)
         return NULL;
     *made = (master_store){.next = self->stores,
+                           .next_hashed = *bucket,
                            .epoch = epoch,
                            .rank = rank,
                            .adopter = NO_RANK,
@@ -252,7 +262,9 @@ static master_store *store_of(trm_master *self, uint64_t epoch, uint32_t rank, c
                            .tasks = TASK_LIST_EMPTY};
     snprintf(made->host, sizeof made->host, "%s", host);
     snprintf(made->path, sizeof made->path, "%s", path);
-    self->stores = made;
+    if (made->next)
+        made->next->previous = made;
+    self->stores = *bucket = made;
     return made;
 }
 
@@ -319,10 +331,13 @@ static bool store_gone(trm_master *self, master_store *store)
 
 static void store_free(trm_master *self, master_store *gone)
 {
-    master_store **at = &self->stores;
+    master_store **at = store_bucket(self, gone->epoch, gone->path);
     while (*at != gone)
-        at = &(*at)->next;
-    *at = gone->next;
+        at = &(*at)->next_hashed;
+    *at = gone->next_hashed;
+    *(gone->previous ? &gone->previous->next : &self->stores) = gone->next;
+    if (gone->next)
+        gone->next->previous = gone->previous;
     free(gone);
 }
 
@@ -416,17 +431,14 @@ void master_output_committed(trm_master *self, uint32_t task, uint32_t number)
 }
 
 /* A rank of the store's host; NO_RANK: none. `may_come`: there may be one later. */
-static uint32_t adopter_for(const trm_master *self, const master_store *store, bool *may_come)
+static uint32_t adopter_for(trm_master *self, const master_store *store, bool *may_come)
 {
-    *may_come = false;
-    for (uint32_t i = 0; i < self->config.ranks; i++) {
-        const master_rank *rank = &self->ranks[i];
-        bool itself = store->epoch == self->epoch && store->rank == i;
-        *may_come |= rank->state == RANK_ABSENT;
-        if (rank->state == RANK_READY && !itself && strcmp(rank->host_name, store->host) == 0)
-            return i;
-    }
-    return NO_RANK;
+    uint32_t at = master_host_first(self, store->host);
+    bool own = store->epoch == self->epoch;
+    while (at != NO_RANK && (self->ranks[at].state != RANK_READY || (own && store->rank == at)))
+        at = self->ranks[at].host_next;
+    *may_come = self->coming > 0;
+    return at;
 }
 
 static bool send_adopt(trm_master *self, master_store *store)
@@ -480,14 +492,21 @@ static bool store_step(trm_master *self, master_store *store, uint8_t *unheard)
     return store->sent && self->now_ns > store->heard_ns + ADOPT_SILENT_MS * MS && store_gone(self, store);
 }
 
+/* Paths of several hosts may be the same. */
+static master_store *store_asked_of(trm_master *self, uint32_t adopter, const trm_store *what)
+{
+    master_store *at = *store_bucket(self, what->epoch, what->path);
+    while (at && (at->epoch != what->epoch || at->adopter != adopter || strcmp(at->path, what->path) != 0))
+        at = at->next_hashed;
+    return at;
+}
+
 void master_held(trm_master *self, uint32_t from, trm_reader *body)
 {
     trm_held held;
     trm_held_decode(&held, body);
-    master_store *store = self->stores;
-    while (store && (store->epoch != held.store.epoch || strcmp(store->path, held.store.path) != 0))
-        store = store->next;
-    if (!trm_reader_ok(body) || !store || store->adopter != from) {
+    master_store *store = trm_reader_ok(body) ? store_asked_of(self, from, &held.store) : NULL;
+    if (!store) {
         self->dropped++;
         return;
     }

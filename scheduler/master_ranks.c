@@ -231,6 +231,12 @@ static uint32_t *host_place(trm_master *self, const char *name)
     }
 }
 
+uint32_t master_host_first(trm_master *self, const char *name)
+{
+    uint32_t host = *host_place(self, name);
+    return host ? self->host_first[host - 1] : NO_RANK;
+}
+
 static void number_host(trm_master *self, uint32_t number)
 {
     master_rank *rank = &self->ranks[number];

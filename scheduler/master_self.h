@@ -64,6 +64,7 @@
 #define COPIES_AHEAD_MAX 16u  /* copies that a rank is asked for at once */
 #define COPIERS_LOOK_MAX 64u  /* ranks that are looked at when one may have room for a copy */
 #define REFS_MAX 4096u        /* of a LOST or an ADOPT */
+#define STORE_BUCKETS 4096u   /* a power of 2 */
 #define PUBLISH_BATCH_MAX 256u
 #define SAMPLE_TASKS_MAX 64u
 #define PUBLISHED_ITEMS_MAX 8192u
@@ -156,10 +157,11 @@ typedef struct master_copy {
 
 /* A store whose runs are being taken over. */
 typedef struct master_store {
-    struct master_store *next;
-    uint64_t epoch;   /* of its member */
-    uint32_t rank;    /* … */
-    uint32_t adopter; /* NO_RANK: nobody yet */
+    struct master_store *next, *previous;
+    struct master_store *next_hashed; /* in its bucket */
+    uint64_t epoch;                   /* of its member */
+    uint32_t rank;                    /* … */
+    uint32_t adopter;                 /* NO_RANK: nobody yet */
     bool sent;
     bool gone; /* what is left in it is read by nobody there: from copies, or made again */
     uint64_t heard_ns;
@@ -256,7 +258,8 @@ struct trm_master {
     bool outputs_due;    /* some rank has not been told all of them */
     uint64_t outputs_ns; /* not before */
     master_store *stores;
-    bool outputs_missed; /* no memory to tell something */
+    master_store *store_bucket[STORE_BUCKETS]; /* by epoch and path */
+    bool outputs_missed;                       /* no memory to tell something */
 
     /* Copies of them. */
     master_copy *copies;                /* by map task; NULL: there are none, and none are made */
@@ -329,8 +332,9 @@ trm_status master_ranks_init(trm_master *self, trm_err *err);
 void master_ranks_close(trm_master *self);
 void master_rank_list_add(rank_list *list, bool *listed, uint32_t rank);
 void master_rank_hungry(trm_master *self, uint32_t rank);
-void master_rank_set_up(trm_master *self, uint32_t rank); /* SETUP is to be said, perhaps again */
-bool master_ranks_begin(trm_master *self);                /* those that the table knows; false: no memory */
+uint32_t master_host_first(trm_master *self, const char *name); /* its ranks; NO_RANK: none */
+void master_rank_set_up(trm_master *self, uint32_t rank);       /* SETUP is to be said, perhaps again */
+bool master_ranks_begin(trm_master *self); /* those that the table knows; false: no memory */
 bool master_ranks_step(trm_master *self, uint64_t *wake_ns);
 void master_rank_back(trm_master *self, uint32_t rank);
 void master_rank_aside(trm_master *self, uint32_t rank, const char *why);

@@ -20,7 +20,7 @@
 
 #define MS TRM_NS_PER_MS
 #define RANKS 2u
-#define RANKS_MAX 3u
+#define RANKS_MAX 4u
 #define ORDERS_MAX 256u
 #define PAUSE_MS 200u /* longer than a rank that has refused an order is left alone */
 #define SET_UP_MS 100u
@@ -46,6 +46,7 @@ typedef struct adopting { /* ADOPT */
 
 typedef struct world {
     uint32_t ranks, hosts;
+    bool one_path; /* all run stores are called the same, each on its host */
     trm_spec spec;
     trm_traits traits;
     trm_submission submission;
@@ -146,7 +147,7 @@ static inline void say_hello(world *self, uint32_t from, uint32_t executors)
     trm_writer body = {0};
     hello = (trm_hello){.pid = 100 + from, .executors = executors, .traits = self->traits};
     snprintf(hello.host, sizeof hello.host, "host%u", from % self->hosts);
-    snprintf(hello.run_store, sizeof hello.run_store, "/scratch/%u", from);
+    snprintf(hello.run_store, sizeof hello.run_store, "/scratch/%u", self->one_path ? 0 : from);
     trm_hello_encode(&hello, &body);
     hear(self, from, TRM_WIRE_HELLO, &body);
     trm_writer_close(&body);
@@ -289,7 +290,7 @@ static inline unsigned orders_of(const world *self, trm_phase phase)
 
 typedef struct shape {
     uint32_t tasks, partitions;
-    bool range_partitioned;
+    bool range_partitioned, one_path;
     uint32_t ranks, hosts, replicas;
 } shape;
 
@@ -300,7 +301,7 @@ static inline world *begin(const shape *of)
     world *self = &whole;
     trm_err err = {""};
     uint32_t crc;
-    *self = (world){.now_ns = TRM_NS_PER_S, .ranks = of->ranks, .hosts = of->hosts};
+    *self = (world){.now_ns = TRM_NS_PER_S, .ranks = of->ranks, .hosts = of->hosts, .one_path = of->one_path};
     self->spec = (trm_spec){.output_dir = out,
                             .state_dir = state,
                             .attempts_max = TRM_ATTEMPTS_DEFAULT,

@@ -7,16 +7,22 @@
 #define MAPS 6u
 #define LOSSES_MAX 100u /* of one output; then the job fails */
 
-/* All maps are done, by two ranks of one host. */
-static world *begin_mapped(void)
+/* All maps are done, by as many ranks. */
+static world *map_all(const shape *of, const uint32_t executors[])
 {
-    const shape of = {.tasks = MAPS, .partitions = 2, .ranks = 2, .hosts = 1, .replicas = 1};
-    world *self = begin_shaped(&of, (uint32_t[]){MAPS / 2, MAPS / 2});
+    world *self = begin_shaped(of, executors);
     assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
     for (uint32_t task = 0; task < MAPS; task++)
         say_report(self, order_of(self, TRM_PHASE_MAP, task), TRM_OK, 1);
     wait_ms(self, PAUSE_MS);
     return self;
+}
+
+/* … by two of one host. */
+static world *begin_mapped(void)
+{
+    const shape of = {.tasks = MAPS, .partitions = 2, .ranks = 2, .hosts = 1, .replicas = 1};
+    return map_all(&of, (uint32_t[]){MAPS / 2, MAPS / 2});
 }
 
 /* Rank 1 is gone, and rank 0 asked for what it had. Returns what that is; `count`: how much. */
@@ -67,6 +73,41 @@ static void a_store_that_is_gone_is_made_again(void **state)
     wait_ms(self, PAUSE_MS);
     assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS + count);
     assert_int_equal(self->adopting_count, 1); /* nobody is asked again */
+    end(self);
+}
+
+static unsigned outputs_on(const world *self, uint32_t rank)
+{
+    unsigned count = 0;
+    for (uint32_t task = 0; task < MAPS; task++)
+        count += self->outputs[task].rank == rank;
+    return count;
+}
+
+/* Two stores are told apart by who was asked for them. */
+static void a_store_is_taken_over_that_is_called_as_one_of_another_host(void **state)
+{
+    const shape of = {
+        .tasks = MAPS, .partitions = 2, .ranks = 4, .hosts = 2, .replicas = 1, .one_path = true};
+    world *self = map_all(&of, (uint32_t[]){1, 1, 2, 2});
+    unsigned on[4];
+    for (uint32_t rank = 0; rank < 4; rank++)
+        on[rank] = outputs_on(self, rank);
+    trm_output_at had[MAPS];
+    memcpy(had, self->outputs, sizeof had);
+    for (uint32_t rank = 2; rank < 4; rank++) {
+        self->dead[rank] = true;
+        trm_master_rank_dead(self->master, rank);
+    }
+    wait_ms(self, PAUSE_MS);
+    assert_int_equal(self->adopting_count, 2);
+    for (unsigned i = 2; i-- > 0;)
+        say_held(self, &self->adopting[i], had, MAPS); /* more than is asked for, as runs of no use are */
+    wait_ms(self, PAUSE_MS);
+    assert_true(on[2] && on[3]);
+    assert_int_equal(outputs_on(self, 0), on[0] + on[2]);
+    assert_int_equal(outputs_on(self, 1), on[1] + on[3]);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), MAPS);
     end(self);
 }
 
@@ -133,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_neighbour_does_not_find_is_made_again),
         cmocka_unit_test(a_store_that_is_gone_is_made_again),
+        cmocka_unit_test(a_store_is_taken_over_that_is_called_as_one_of_another_host),
         cmocka_unit_test(what_was_found_and_is_gone_then_is_made_again),
         cmocka_unit_test(what_many_miss_is_made_again_once),
         cmocka_unit_test(what_goes_again_and_again_ends_the_job),
