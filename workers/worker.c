@@ -412,13 +412,13 @@ static bool say_lost(trm_worker *self)
     if (!self->shuffle || !self->attached ||
         self->transport->ops->pending_bytes(self->transport, self->master) > TRM_MESSAGE_BYTES_MAX)
         return false;
-    bool any = false;
-    while (trm_shuffle_lost(self->shuffle, &lost)) { /* what finds no room is said again later */
-        trm_output_at_encode(&lost, trm_sender_begin(&self->sender, TRM_WIRE_LOST));
-        trm_sender_send(&self->sender, self->master);
-        any = true;
-    }
-    return any;
+    uint32_t count = 0;
+    trm_writer *frame = trm_sender_begin(&self->sender, TRM_WIRE_LOST);
+    for (; count < LOST_FRAME_MAX && trm_shuffle_lost(self->shuffle, &lost); count++)
+        trm_output_at_encode(&lost, frame);
+    if (count)
+        trm_sender_send(&self->sender, self->master); /* what finds no room is said again later */
+    return count;
 }
 
 /* ---- The end ------------------------------------------------------------------------------------------ */

@@ -19,6 +19,7 @@
 #define STOP_GRACE_MS 200u      /* for executors at the end */
 #define ORDERS_MAX (TRM_EXECUTORS_MAX * TRM_CREW_QUEUE_MAX)
 #define EVENTS_STEP_MAX 4096u        /* of the crew in one step */
+#define LOST_FRAME_MAX 4096u         /* outputs in one LOST */
 #define LISTS_STEP_MAX 2u            /* of reduces in one step */
 #define REPORTS_BYTES_MAX (1u << 20) /* to be sent; then the crew is not asked for more */
 #define KEPT_BYTES_MAX (64u << 20)   /* … of reports that are not settled */

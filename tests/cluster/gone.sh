@@ -8,7 +8,6 @@ export LC_ALL
 
 mkdir "$work/gate"
 gate=$work/gate/open
-events=$work/out/.trireme/events.jsonl
 maps=160 before=140 # more of them than a task may be given back
 yes 'a line of some words' | head -$maps >"$work/gate/input"
 printf 'a\t160\nline\t160\nof\t160\nsome\t160\nwords\t160\n' >"$work/want"
@@ -20,19 +19,10 @@ launch() { # RANKS
         >"$work/stdout" 2>"$work/err"
 }
 
-await() { # COMMAND…
-    for _ in $(seq 600); do
-        "$@" && return 0
-        kill -0 "$job" 2>/dev/null || return 1
-        sleep 0.1
-    done
-    return 1
-}
-count() { cat "$events" 2>/dev/null | grep -c "\"event\":\"$1\""; }
 is_waiting() { [ -e "$gate.waiting" ]; }
-are_committed() { [ "$(count task)" -ge $before ]; }
-is_lost() { [ "$(count rank_lost)" -gt 0 ]; }
-is_launched_again() { [ "$(count launch)" -gt 1 ]; }
+are_committed() { [ "$(events task)" -ge $before ]; }
+is_lost() { [ "$(events rank_lost)" -gt 0 ]; }
+is_launched_again() { [ "$(events launch)" -gt 1 ]; }
 
 # Until the first maps are committed and the others wait.
 start() { # NAME RANKS
@@ -40,8 +30,8 @@ start() { # NAME RANKS
     rm -rf "$work/out" "$gate" "$gate.waiting"
     launch "$2" &
     job=$!
-    await is_waiting && await are_committed && return 0
-    fail "$name" 'the job never got so far'
+    await 'the job reaches its gate' is_waiting && await 'the first maps are done' are_committed && return 0
+    fail "$name" "$why"
     return 1
 }
 
@@ -75,7 +65,7 @@ ends() {
     [ $got -eq 0 ] || { fail "$name" "exit status $got"; return 1; }
     parts "$work/out" | sort | cmp -s - "$work/want" || { fail "$name" 'another result'; return 1; }
     [ -s "$work/gone" ] || { fail "$name" 'no run was removed: this shows nothing'; return 1; }
-    sed -n 's/.*"event":"task".*"phase":"map","task":\([0-9]*\),.*/\1/p' "$events" | sort | uniq -c |
+    sed -n 's/.*"event":"task".*"phase":"map","task":\([0-9]*\),.*/\1/p' "$event_record" | sort | uniq -c |
         awk '$1 == 2 { print $2 } $1 > 2 { print $2 ", " $1 " times" }' >"$work/twice"
     cmp -s "$work/gone" "$work/twice" ||
         { fail "$name" "gone only, or executed again only: $(comm -3 "$work/gone" "$work/twice" | tr '\n' ';')"; return 1; }
@@ -103,7 +93,7 @@ start 'half of those of a rank are removed, then it dies' 3 && {
     pid=$(pid_of 1)
     runs "$(store_of "$pid")" | half | remove
     kill -9 "$pid"
-    await is_lost
+    await 'the rank is missed' is_lost || fail "$name" "$why"
     ends
 }
 start 'those of a rank are removed with their directory, then it dies' 3 && {
@@ -112,7 +102,7 @@ start 'those of a rank are removed with their directory, then it dies' 3 && {
     runs "$store" | remove
     rm -r "$store"
     kill -9 "$pid"
-    await is_lost
+    await 'the rank is missed' is_lost || fail "$name" "$why"
     ends
 }
 start 'half of all are removed, then mpirun dies' 3 && {
@@ -120,7 +110,7 @@ start 'half of all are removed, then mpirun dies' 3 && {
     runs $(stores) | half | remove
     launcher=$(ps -o pid= --ppid "$job" | tr -d ' ') # below timeout
     kill -9 "$(ps -o pid= --ppid "$launcher" | tr -d ' ' | head -1)"
-    await is_launched_again
+    await 'it is started again' is_launched_again || fail "$name" "$why"
     ends
 }
 finish

@@ -5,6 +5,7 @@
 #include "runtime/clock.h"
 #include "tests/support/fs_mem.h"
 #include "tests/support/transport_mem.h"
+#include "workers/shuffle.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 /* What has come to a master since it was asked last. */
 typedef struct heard {
     unsigned hellos, claims, reports;
+    unsigned lost, lost_frames;
     bool last;
     trm_order claimed[ORDERS_MAX], reported[ORDERS_MAX];
     uint64_t term;
@@ -89,6 +91,11 @@ static void note(const uint8_t *bytes, size_t len, heard *out)
         note_orders(&body, out->claimed, &out->claims);
     } else if (header.type == TRM_WIRE_REPORT) {
         note_reports(&body, out);
+    } else if (header.type == TRM_WIRE_LOST) {
+        out->lost_frames++;
+        for (trm_output_at at; trm_reader_left(&body); out->lost++)
+            trm_output_at_decode(&at, &body);
+        assert_true(trm_reader_done(&body));
     }
     if (header.type != TRM_WIRE_HELLO && header.type != TRM_WIRE_PULSE)
         out->term = header.term;
@@ -257,6 +264,23 @@ static void an_order_is_held_once(void **state)
     close_world(&it);
 }
 
+/* As many as are found missing at once: the indexes of a step. */
+static void what_is_lost_together_is_said_in_one_frame(void **state)
+{
+    world it;
+    trm_writer frame;
+    begin_with_rank_0(&it);
+    begin(&frame, TRM_WIRE_OUTPUTS, 1);
+    for (uint32_t task = 0; task < TRM_SHUFFLE_STEP_INDEXES; task++) /* there is no such run */
+        trm_output_at_encode(&(trm_output_at){.task = task, .rank = WORKER}, &frame);
+    send(&it, 0, &frame);
+    heard then = step(&it, 0);
+    assert_int_equal(then.lost, TRM_SHUFFLE_STEP_INDEXES);
+    assert_int_equal(then.lost_frames, 1);
+    assert_int_equal(step(&it, 0).lost_frames, 0);
+    close_world(&it);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +289,7 @@ int main(void)
         cmocka_unit_test(an_older_term_is_not_gone_back_to),
         cmocka_unit_test(a_master_that_does_not_answer_is_asked_again),
         cmocka_unit_test(an_order_is_held_once),
+        cmocka_unit_test(what_is_lost_together_is_said_in_one_frame),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
