@@ -247,6 +247,7 @@ static void check_task(process *p, unsigned phase, uint32_t number, const trm_ta
     known->epoch = now->epoch;
     known->rank = now->rank;
     known->ever |= now->state != TRM_TASK_PENDING || (!type && now->counted);
+    known->once |= known->ever;
     bool same = now->attempt == was.attempt && now->epoch == was.epoch && now->rank == was.rank;
     if (type == TRM_COMMAND_COMMIT && was.state == TRM_TASK_PENDING)
         known->made = now->epoch;
@@ -350,11 +351,11 @@ static void begin_anew(world *w)
 {
     truth *t = &w->truth;
     for (unsigned phase = 0; phase < TRM_PHASES; phase++)
-        memset(t->phase[phase].task, 0, t->phase[phase].tasks * sizeof *t->phase[phase].task);
-    t->submitted = false;
+        for (uint32_t i = 0; i < t->phase[phase].tasks; i++)
+            t->phase[phase].task[i] = (known_task){.once = t->phase[phase].task[i].once};
+    t->submitted = t->anew = false;
     t->table_epoch = t->master_term = t->lost = t->failovers = 0;
     t->job_state = 0;
-    w->was_unsafe = true;
     w->totals->unsafe++;
     world_trace(w, "epoch %" PRIu64 " goes on with what it has found", t->epoch);
 }
@@ -368,7 +369,7 @@ static void enter_epoch(process *p)
         world_fail(w, "launch %" PRIu64 " goes on though %" PRIu64 " has begun", p->of->epoch, t->newest);
     t->epoch = p->of->epoch;
     t->items_count = 0;
-    if (p->of->unsafe)
+    if (t->anew)
         begin_anew(w);
     world_trace(w, "epoch %" PRIu64 " has its first item", t->epoch);
 }

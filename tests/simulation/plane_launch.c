@@ -33,8 +33,7 @@ launch *launch_begin(world *w)
                   .number = ++w->launches,
                   .ranks = (uint32_t)(many ? 3 + below(w, RANKS_MAX - 2) : 1 + below(w, RANKS_MAX)),
                   .live = true,
-                  .lacks_log = w->hidden != 0,
-                  .unsafe = w->hidden && w->spec.unsafe_recover,
+                  .lacks_log = lacks_log(w),
                   .result = -1};
     trm_transport_net_options options = {.ranks = l->ranks,
                                          .seed = trm_draw_next(&w->draw),

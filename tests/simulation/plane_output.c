@@ -44,7 +44,7 @@ void check_output(world *w)
     for (uint32_t i = 0; i < parts->tasks; i++) {
         trm_part_name(OUT, i, false, path, sizeof path);
         bool there = bytes_of(w, path, &bytes);
-        if (there && !parts->task[i].ever && !w->was_unsafe)
+        if (there && !parts->task[i].once)
             world_fail(w, "part %u is in place and not committed", i);
         if (there && bytes != sim_part_bytes(i))
             world_fail(w, "part %u has %" PRIu64 " bytes", i, bytes);
@@ -66,6 +66,7 @@ void check_renamed(process *p, const char *path)
         if (epoch <= w->truth.newest)
             world_fail(w, "epoch %" PRIu64 " begins after %" PRIu64, epoch, w->truth.newest);
         world_trace(w, "launch %" PRIu64 " begins epoch %" PRIu64, l->number, epoch);
+        w->truth.anew |= lacks_log(w) && w->spec.unsafe_recover;
         w->truth.newest = l->epoch = epoch;
         return;
     }

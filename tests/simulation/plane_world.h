@@ -63,7 +63,6 @@ struct launch {
     bool disturbed; /* ranks were paused, links cut, messages lost: silence may be taken for death */
     bool interrupted;
     bool lacks_log; /* one could not be reached when it began */
-    bool unsafe;    /* … and it may go on without: what only that one holds is lost */
     bool lost_runs; /* that ranks thought they had */
     int result;     /* that a rank has told; -1: none */
     uint64_t result_ns;
@@ -76,6 +75,7 @@ struct launch {
 typedef struct known_task {
     uint8_t state; /* trm_table_task_state */
     bool ever;     /* it was committed: its counters count */
+    bool once;     /* … or was before a launch went on without a majority of logs: its part may be there */
     uint32_t attempt, epoch, rank;
     uint32_t made; /* epoch whose attempt it is; 0: not known. An output may be taken over by a later one */
 } known_task;
@@ -95,6 +95,7 @@ typedef struct known_item {
 typedef struct truth {
     uint64_t newest; /* epoch that has begun on disk */
     uint64_t epoch;  /* of the items */
+    bool anew;       /* one after that was begun without a majority of logs */
     known_item *items;
     size_t items_count, items_room;
     bool submitted;
@@ -169,7 +170,6 @@ struct world {
     bool lost_runs;        /* one by one, and another may have got the name of one */
     uint64_t hidden_epoch; /* whose logs cannot be reached … */
     uint32_t hidden;       /* … of these ranks: bits; for ever when spec.unsafe_recover is given for it */
-    bool was_unsafe;       /* a launch has begun so: parts may be in place of which its table knows nothing */
     launch launch[LIVE_LAUNCHES_MAX];
     truth truth;
     process *turning; /* whose turn it is; NULL: nobody's */
@@ -186,6 +186,12 @@ static inline uint64_t below(world *w, uint64_t bound)
 static inline bool often(world *w, unsigned permille)
 {
     return trm_draw_often(&w->draw, permille);
+}
+
+/* Logs of the last launch that is known to have gone on cannot be reached. */
+static inline bool lacks_log(const world *w)
+{
+    return w->hidden && w->hidden_epoch >= w->truth.epoch;
 }
 
 /* ---- plane_launch.c ---- */
