@@ -12,6 +12,7 @@
 
 #include "runtime/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,7 +48,8 @@ struct trm_transport {
  * On success *out is closed with ops->close, which also ends MPI, under a
  * watchdog: MPI_Finalize may never return once a rank has died. */
 trm_status trm_transport_mpi_open(trm_transport **out, trm_err *err);
-/* What the process ends with when that watchdog has to end it: to be set before close. */
-void trm_transport_mpi_exit_status(int status);
+/* To be set before close: what the process ends with when that watchdog has to end it, and whether the
+ * others stay. Then MPI_Finalize would wait for them in vain, and close ends the process by itself. */
+void trm_transport_mpi_exit_status(int status, bool others_stay);
 
 #endif

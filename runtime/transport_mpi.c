@@ -88,12 +88,14 @@ typedef struct transport {
     uint64_t dropped;
 } transport;
 
-/* What the process exits with when MPI_Finalize does not return. */
+/* What the process exits with when MPI_Finalize does not return, or is not to be waited for. */
 static volatile sig_atomic_t watchdog_status;
+static bool leaves_alone;
 
-void trm_transport_mpi_exit_status(int status)
+void trm_transport_mpi_exit_status(int status, bool others_stay)
 {
     watchdog_status = status;
+    leaves_alone = others_stay;
 }
 
 /* ---- Packets ------------------------------------------------------------------------------ */
@@ -565,6 +567,8 @@ static void mpi_close(trm_transport *base, uint64_t linger_ms)
     }
     if (self->dropped)
         trm_debug("%llu messages were dropped", (unsigned long long)self->dropped);
+    if (leaves_alone)
+        _exit(watchdog_status);
     cancel_receives(self);
     finalize();
     free_all(self);

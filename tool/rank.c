@@ -192,7 +192,8 @@ static trm_status begin(rank *self, const trm_options *options, trm_err *err)
     return status == TRM_OK ? trm_control_create(&self->control, &config, err) : status;
 }
 
-static void close_all(rank *self, int code)
+/* `others_stay`: mpirun, which trireme has started, goes on without this rank. */
+static void close_all(rank *self, int code, bool others_stay)
 {
     trm_transport *transport = self->ground.transport;
     uint64_t dropped = self->control ? trm_control_dropped(self->control) : 0;
@@ -203,7 +204,7 @@ static void close_all(rank *self, int code)
         return;
     if (dropped)
         trm_debug("%llu messages were no frames", (unsigned long long)dropped);
-    trm_transport_mpi_exit_status(code);
+    trm_transport_mpi_exit_status(code, others_stay);
     transport->ops->close(transport, TRM_CLOSE_LINGER_MS);
 }
 
@@ -226,6 +227,6 @@ int trm_rank_run(const trm_options *options)
     snprintf(text, sizeof text, "%u", knows ? end.exit_code : self.ground.transport->rank);
     fflush(NULL);
     trm_launch_tell(knows ? "result" : "left", text);
-    close_all(&self, (int)end.exit_code);
+    close_all(&self, (int)end.exit_code, !knows && trm_launch_token());
     return (int)end.exit_code;
 }
