@@ -373,10 +373,12 @@ void trm_master_progress(const trm_master *self, trm_progress *out)
                           .dropped = self->dropped,
                           .bytes_total = self->config.submission->plan.bytes};
     for (uint32_t i = 0; i < self->config.ranks; i++) {
-        if (self->ranks[i].state != RANK_READY)
+        const master_rank *rank = &self->ranks[i];
+        /* What it said last is of maps that are committed by now, if none runs there. */
+        if (rank->state != RANK_READY || !rank->running[TRM_PHASE_MAP].count)
             continue;
-        out->bytes_in += self->ranks[i].pulse.bytes_in;
-        out->records_in += self->ranks[i].pulse.records_in;
+        out->bytes_in += rank->pulse.bytes_in;
+        out->records_in += rank->pulse.records_in;
     }
     if (!self->job)
         return;

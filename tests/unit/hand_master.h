@@ -162,10 +162,10 @@ static inline void say_claim(world *self, uint32_t from)
     trm_writer_close(&body);
 }
 
-static inline void say_pulse(world *self, uint32_t from)
+static inline void say_pulse_of(world *self, uint32_t from, const trm_pulse *pulse)
 {
     trm_writer body = {0};
-    trm_pulse_encode(&(trm_pulse){.running = 1}, &body);
+    trm_pulse_encode(pulse, &body);
     for (unsigned i = 0, runs = 0; i < self->count && runs < self->runs[from]; i++) {
         given *at = &self->given[i];
         if (at->to != from || at->done || at->cancelled)
@@ -181,6 +181,11 @@ static inline void say_pulse(world *self, uint32_t from)
     }
     hear(self, from, TRM_WIRE_PULSE, &body);
     trm_writer_close(&body);
+}
+
+static inline void say_pulse(world *self, uint32_t from)
+{
+    say_pulse_of(self, from, &(trm_pulse){.running = 1});
 }
 
 static inline void say_report(world *self, given *of, trm_status status, uint64_t took_ms)

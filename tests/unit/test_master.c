@@ -254,6 +254,28 @@ static void a_job_does_not_fail_because_tasks_are_asked_back(void **state)
     end(self);
 }
 
+/* A rank's pulse is of what runs; a map that has ended is in the counters. */
+static void what_is_read_counts_while_its_map_runs(void **state)
+{
+    const uint32_t executors[RANKS] = {1, 1};
+    trm_progress at;
+    world *self = begin_with_ranks(RANKS, 1, false, executors);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), RANKS);
+    say_pulse_of(self, 0, &(trm_pulse){.running = 1, .bytes_in = 5000, .records_in = 50});
+    trm_master_progress(self->master, &at);
+    assert_int_equal(at.bytes_in, 5000);
+    assert_int_equal(at.records_in, 50);
+    for (uint32_t i = 0; i < RANKS; i++)
+        say_report(self, order_of(self, TRM_PHASE_MAP, i), TRM_OK, 10);
+    self->dead[0] = self->dead[1] = true; /* they say no more */
+    wait_ms(self, 50);
+    trm_master_progress(self->master, &at);
+    assert_int_equal(at.of[TRM_PHASE_MAP].done, RANKS);
+    assert_int_equal(at.bytes_in, 0); /* as reported */
+    assert_int_equal(at.records_in, 0);
+    end(self);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +288,7 @@ int main(void)
         cmocka_unit_test(what_comes_back_goes_to_who_is_idle),
         cmocka_unit_test(no_more_is_asked_back_than_the_idle_can_do),
         cmocka_unit_test(a_job_does_not_fail_because_tasks_are_asked_back),
+        cmocka_unit_test(what_is_read_counts_while_its_map_runs),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
