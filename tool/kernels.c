@@ -75,7 +75,7 @@ trm_status trm_kernel_find(trm_spec *spec, trm_err *err)
 
 static void show_param(const trm_param *param)
 {
-    static const char *const types[] = {"text", "number", "size", "decimal", "yes or no"};
+    static const char *const types[] = {"text", "number", "size", "decimal", "yes|no"};
     printf("    -p %s=%s  %s", param->name, (unsigned)param->type < 5 ? types[param->type] : "?",
            param->help ? param->help : "");
     printf(param->value ? " [%s]\n" : " (must be given)\n", param->value);

@@ -71,6 +71,8 @@ mv "$work/part" "$part" && cp "$work/manifest" "$work/out/_SUCCESS"
 run_job 'another job in the same place' 3 -n 2 wordcount -p lower=false "$work/text" -o "$work/out" &&
     pass 'another job in the same place'
 run_job 'overwrite' 0 -n 2 --overwrite wordcount -p lower=true "$work/text" -o "$work/out" && same 'overwrite'
+"$trireme" jobs wordcount >"$work/jobs" && grep -q -- '^ *-p lower=yes|no ' "$work/jobs" && pass 'what a job takes' ||
+    fail 'what a job takes' "it is told otherwise: $(cat "$work/jobs")"
 
 # Interrupted, then resumed: what is committed is not run again. The kernel waits for a file, so that
 # the signal comes in the middle, whatever the machine's speed.
