@@ -127,6 +127,18 @@ static bool differ(trm_err *err, const char *what, unsigned long long saved, uns
     return false;
 }
 
+/* What an option asked for; 0: it was not given. */
+static bool differ_asked(trm_err *err, const char *option, unsigned long long saved, unsigned long long now)
+{
+    if (!now)
+        trm_err_set(err, TRM_EOUTPUT, "%s was %llu and is not given now", option, saved);
+    else if (!saved)
+        trm_err_set(err, TRM_EOUTPUT, "%s was not given and is %llu now", option, now);
+    else
+        return differ(err, option, saved, now);
+    return false;
+}
+
 static bool differ_text(trm_err *err, const char *what, const char *saved, const char *now)
 {
     trm_err_set(err, TRM_EOUTPUT, "%s was '%.200s' and is '%.200s'", what, saved[0] ? saved : "(none)",
@@ -151,9 +163,9 @@ bool trm_identity_same_job(const trm_identity *saved, const trm_identity *now, t
     if (saved->params_hash != now->params_hash)
         return differ_plain(err, "the job's parameters (-p) have changed");
     if (saved->asked_partitions != now->asked_partitions)
-        return differ(err, "--partitions", saved->asked_partitions, now->asked_partitions);
+        return differ_asked(err, "--partitions", saved->asked_partitions, now->asked_partitions);
     if (saved->asked_split_bytes != now->asked_split_bytes)
-        return differ(err, "--split-size", saved->asked_split_bytes, now->asked_split_bytes);
+        return differ_asked(err, "--split-size", saved->asked_split_bytes, now->asked_split_bytes);
     if (saved->input != now->input)
         return differ_text(err, "the input format", input_name(saved->input), input_name(now->input));
     if (saved->input == TRM_INPUT_NONE && saved->tasks != now->tasks)

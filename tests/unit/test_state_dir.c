@@ -171,8 +171,11 @@ static void another_job_is_refused_by_what_differs(void **state)
     assert_refused(&self, TRM_EOUTPUT, "the job was 'count' and is 'grep'");
     strcpy(self.traits.name, "count");
     self.spec.partitions = 3;
-    assert_refused(&self, TRM_EOUTPUT, "--partitions was 0 and is 3");
+    assert_refused(&self, TRM_EOUTPUT, "--partitions was not given and is 3 now");
     self.spec.partitions = 0;
+    self.spec.split_bytes = 65536;
+    assert_refused(&self, TRM_EOUTPUT, "--split-size was not given and is 65536 now");
+    self.spec.split_bytes = 0;
     self.spec.gzip_output = true;
     assert_refused(&self, TRM_EOUTPUT, "--gzip");
     self.spec.gzip_output = false;
@@ -183,6 +186,25 @@ static void another_job_is_refused_by_what_differs(void **state)
     assert_int_equal(open_it(&self), TRM_OK);
     assert_int_equal(self.dir.found, TRM_STATE_FRESH);
     close_it(&self);
+    place_close(&self);
+}
+
+/* 0 is not what anybody has written. */
+static void an_option_that_is_left_out_is_said_in_words(void **state)
+{
+    place self;
+    place_init(&self);
+    self.spec.partitions = 2;
+    self.spec.split_bytes = 65536;
+    assert_int_equal(open_it(&self), TRM_OK);
+    close_it(&self);
+    self.spec.partitions = 3;
+    assert_refused(&self, TRM_EOUTPUT, "--partitions was 2 and is 3");
+    self.spec.partitions = 0;
+    assert_refused(&self, TRM_EOUTPUT, "--partitions was 2 and is not given now");
+    self.spec.partitions = 2;
+    self.spec.split_bytes = 0;
+    assert_refused(&self, TRM_EOUTPUT, "--split-size was 65536 and is not given now");
     place_close(&self);
 }
 
@@ -448,6 +470,7 @@ int main(void)
         cmocka_unit_test(the_same_job_is_resumed_with_its_plan),
         cmocka_unit_test(what_is_done_is_done_until_it_is_overwritten),
         cmocka_unit_test(another_job_is_refused_by_what_differs),
+        cmocka_unit_test(an_option_that_is_left_out_is_said_in_words),
         cmocka_unit_test(a_foreign_directory_is_refused_and_left_as_it_was),
         cmocka_unit_test(a_home_is_not_cleared),
         cmocka_unit_test(links_and_files_are_refused),
