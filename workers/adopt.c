@@ -195,6 +195,14 @@ static void note_taken(trm_adopter *self, const found_run *run)
     self->names[self->names_count++] = *run;
 }
 
+/* What was taken over has its first name, too. What has none other was made here, be it under a name that
+ * was given to another before. */
+static bool has_two_names(const char *path)
+{
+    struct stat about;
+    return lstat(path, &about) == 0 && about.st_nlink > 1;
+}
+
 /* Of an attempt with this number there may be a run of an earlier launch, too, that was not committed and
  * came with a store: then nobody reads it. What this rank has made itself stays. */
 static trm_status give_name(trm_adopter *self, const found_run *run, const char *from, const char *to,
@@ -204,7 +212,7 @@ static trm_status give_name(trm_adopter *self, const found_run *run, const char 
     found_run *older = status == TRM_AGAIN ? find_taken(self, run) : NULL;
     if (status == TRM_OK)
         note_taken(self, run);
-    if (!older || older->epoch >= run->epoch)
+    if (!older || older->epoch >= run->epoch || !has_two_names(to))
         return status;
     status = self->fs->ops->remove(self->fs, to, err);
     if (status == TRM_OK)

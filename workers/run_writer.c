@@ -100,8 +100,11 @@ trm_status trm_run_writer_open(trm_run_writer *self, const char *path, uint32_t 
     self->path = strdup(path);
     if (!self->path)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a run writer");
-    trm_status status =
-        self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &self->file, err);
+    /* A new file: one that was taken over has this name and another, by which it may be read. */
+    trm_status status = self->fs->ops->remove(self->fs, path, err);
+    if (status == TRM_OK || status == TRM_ELOST)
+        status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE,
+                                     &self->file, err);
     if (status != TRM_OK) {
         self->file = NULL;
         forget_file(self);

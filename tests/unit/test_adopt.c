@@ -213,6 +213,24 @@ static void what_it_has_made_itself_stays(void **state)
     world_close(&self);
 }
 
+/* The attempt's number was that of a run that was taken over, lost to the master, and given out again. */
+static void what_it_makes_itself_later_stays(void **state)
+{
+    world self;
+    world_init(&self);
+    char *oldest = make_store(&self, "oldest"), *older = make_store(&self, "older");
+    make_run(oldest, EPOCH - 2, 1, 10);
+    make_run(older, EPOCH - 1, 1, 100);
+    off_t size = size_of(oldest, EPOCH - 2, 1);
+    assert_int_equal(adopt(&self, oldest, EPOCH - 2), 1);
+    make_run(self.own, EPOCH, 1, 200);
+    assert_int_equal(size_of(oldest, EPOCH - 2, 1), size); /* others may have it, too */
+    size = size_of(self.own, EPOCH, 1);
+    assert_int_equal(adopt(&self, older, EPOCH - 1), 0);
+    assert_int_equal(size_of(self.own, EPOCH, 1), size);
+    world_close(&self);
+}
+
 /* As a rank of an earlier launch has left a copy behind. */
 static void make_copy(const char *store, uint64_t epoch, uint32_t task, size_t bytes)
 {
@@ -304,6 +322,7 @@ int main(void)
         cmocka_unit_test(what_is_gone_is_not_said_to_be_held),
         cmocka_unit_test(a_run_that_was_not_committed_gives_way),
         cmocka_unit_test(what_it_has_made_itself_stays),
+        cmocka_unit_test(what_it_makes_itself_later_stays),
         cmocka_unit_test(a_copy_is_told_as_one_of_its_launch_until_it_is_renewed),
         cmocka_unit_test(a_copy_is_taken_once),
         cmocka_unit_test(a_copy_does_not_replace_what_this_rank_has_made),
