@@ -7,6 +7,7 @@
  *       lock                  held by the launch that writes
  *       attempts/             parts that are prepared and not committed
  *       elsewhere             with --state: the path of the state directory
+ *       clearing              --overwrite has begun to remove what is in OUT, and has not ended
  *
  *   STATE/
  *       identity              which job this is, whole and checksummed
@@ -32,6 +33,7 @@
 #define TRM_LOCK_NAME "lock"
 #define TRM_ATTEMPTS_NAME "attempts"
 #define TRM_ELSEWHERE_NAME "elsewhere"
+#define TRM_CLEARING_NAME "clearing"
 #define TRM_IDENTITY_NAME "identity"
 #define TRM_LOG_NAME "log"
 #define TRM_EVENTS_NAME "events.jsonl"

@@ -5,6 +5,7 @@
 #include "jobs/names.h"
 #include "runtime/crc32c.h"
 #include "runtime/diag.h"
+#include "scheduler/state_look.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -155,6 +156,7 @@ static trm_status make_one(trm_state_dir *self, const char *path, int flags, boo
 typedef struct listing {
     uint64_t names; /* beside .trireme */
     bool private_dir, success;
+    bool job;        /* is or was in it */
     char other[128]; /* one that no job has made; "": none */
 } listing;
 
@@ -249,6 +251,7 @@ typedef struct clearing {
     trm_state_dir *self;
     const char *dir;
     trm_err *err;
+    uint64_t removed;
 } clearing;
 
 /* Cut points lie in files that their checksums name. */
@@ -265,7 +268,7 @@ static trm_status remove_cuts(const char *name, void *context)
 static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err)
 {
     char path[PATH_BYTES];
-    clearing cuts = {self, dir, err};
+    clearing cuts = {self, dir, err, 0};
     trm_status status = TRM_OK;
     for (size_t i = 0; i < sizeof state_names / sizeof state_names[0] && status == TRM_OK; i++) {
         status = join(path, dir, state_names[i], err);
@@ -276,6 +279,8 @@ static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err
     }
     if (status == TRM_OK)
         status = self->fs->ops->list(self->fs, dir, remove_cuts, &cuts, err);
+    if (status == TRM_OK)
+        status = self->fs->ops->sync_dir(self->fs, dir, err);
     return status == TRM_ELOST ? TRM_OK : status;
 }
 
@@ -310,19 +315,22 @@ static void tidy(trm_state_dir *self)
         return;
     const char *dirs[] = {private_dir, self->spec->state_dir};
     for (unsigned i = 0; i < 2; i++) {
-        clearing at = {self, dirs[i], &err};
+        clearing at = {self, dirs[i], &err, 0};
         self->fs->ops->list(self->fs, dirs[i], remove_aside, &at, &err);
     }
     if (join(path, self->spec->output_dir, TRM_SUCCESS_NAME ".new", &err) == TRM_OK)
+        self->fs->ops->remove(self->fs, path, &err);
+    if (join(path, private_dir, TRM_CLEARING_NAME, &err) == TRM_OK)
         self->fs->ops->remove(self->fs, path, &err);
 }
 
 static trm_status remove_name(const char *name, void *context)
 {
-    const clearing *at = context;
+    clearing *at = context;
     char path[PATH_BYTES];
     if (strcmp(name, TRM_STATE_DIR_NAME) == 0)
         return TRM_OK;
+    at->removed++;
     trm_status status = join(path, at->dir, name, at->err);
     return status == TRM_OK ? trm_fs_remove_tree(at->self->fs, path, at->err) : status;
 }
@@ -345,23 +353,45 @@ static trm_status check_place(const trm_state_dir *self, trm_err *err)
     return TRM_OK;
 }
 
-/* _SUCCESS goes first and for good: it never stands beside a part that is missing. */
-static trm_status clear_output(trm_state_dir *self, const char *private_dir, trm_err *err)
+/* Says for good that what is in the output may be removed: all by which a job is known goes before it is. */
+static trm_status mark_clearing(trm_state_dir *self, const char *private_dir, const char *path, trm_err *err)
 {
-    char path[PATH_BYTES];
+    trm_file *file;
+    trm_status status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE, &file, err);
+    if (status != TRM_OK)
+        return status;
+    self->fs->ops->close(file);
+    return self->fs->ops->sync_dir(self->fs, private_dir, err);
+}
+
+/* _SUCCESS goes before the parts and for good: it never stands beside one that is missing. A state that
+ * lies elsewhere goes while the output says that it is its own. */
+static trm_status clear_output(trm_state_dir *self, const char *private_dir, bool with_state, trm_err *err)
+{
+    char path[PATH_BYTES], mark[PATH_BYTES];
     const char *dir = self->spec->output_dir;
-    trm_status status = join(path, dir, TRM_SUCCESS_NAME, err);
+    trm_status status = join(mark, private_dir, TRM_CLEARING_NAME, err);
+    if (status == TRM_OK)
+        status = mark_clearing(self, private_dir, mark, err);
+    if (status == TRM_OK && with_state)
+        status = clear_state(self, self->spec->state_dir, err);
+    if (status == TRM_OK)
+        status = join(path, dir, TRM_SUCCESS_NAME, err);
     if (status == TRM_OK)
         status = trm_fs_remove_tree(self->fs, path, err);
     if (status == TRM_OK)
         status = self->fs->ops->sync_dir(self->fs, dir, err);
     if (status == TRM_OK)
         status = clear_state(self, private_dir, err);
-    clearing all = {self, dir, err};
-    if (status == TRM_OK)
+    clearing all = {self, dir, err, 0};
+    for (bool more = status == TRM_OK; more && status == TRM_OK; more = all.removed > 0) {
+        all.removed = 0; /* a listing may leave out a name while others are removed */
         status = self->fs->ops->list(self->fs, dir, remove_name, &all, err);
+    }
     if (status == TRM_OK)
         status = self->fs->ops->sync_dir(self->fs, dir, err);
+    if (status == TRM_OK)
+        status = self->fs->ops->remove(self->fs, mark, err);
     return blame_output(status);
 }
 
@@ -405,14 +435,18 @@ static trm_status compare(trm_state_dir *self, const saved_job *saved, const trm
     return same ? TRM_OK : TRM_EOUTPUT;
 }
 
-static trm_status refuse(trm_state_dir *self, const saved_job *saved, const listing *found, trm_status status,
-                         trm_err *err)
+static trm_status refuse_as_it_is(const trm_state_dir *self, const listing *found, trm_err *err)
+{
+    return trm_err_set(
+        err, TRM_EOUTPUT, "the output directory '%s' is not empty%s%s%s%s", self->spec->output_dir,
+        found->other[0] ? " ('" : "", found->other, found->other[0] ? "' is in it)" : "",
+        found->job ? ": choose another, or --overwrite"
+                   : ", and there is no job in it: remove it yourself, or name another output");
+}
+
+static trm_status refuse(trm_state_dir *self, const saved_job *saved, trm_status status, trm_err *err)
 {
     const char *dir = self->spec->output_dir;
-    if (saved->status == TRM_ELOST)
-        return trm_err_set(
-            err, TRM_EOUTPUT, "the output directory '%s' is not empty%s%s%s: choose another, or --overwrite",
-            dir, found->other[0] ? " ('" : "", found->other, found->other[0] ? "' is in it)" : "");
     if (saved->status != TRM_OK)
         *err = saved->why;
     if (status == TRM_EOUTPUT)
@@ -422,12 +456,17 @@ static trm_status refuse(trm_state_dir *self, const saved_job *saved, const list
     return status;
 }
 
-/* A state directory that is elsewhere is this job's, empty, or refused. */
+static bool is_of_this(const trm_state_dir *self, const saved_job *saved)
+{
+    return saved->status == TRM_OK && strcmp(saved->output_dir, self->spec->output_dir) == 0;
+}
+
+/* A state directory that is elsewhere is of this output, which may be gone, empty, or refused. */
 static trm_status check_state_elsewhere(trm_state_dir *self, const saved_job *saved, trm_err *err)
 {
     listing found = {0};
-    if (saved->status == TRM_OK && strcmp(saved->output_dir, self->spec->output_dir) == 0)
-        return clear_state(self, self->spec->state_dir, err); /* of an output that is gone */
+    if (is_of_this(self, saved))
+        return TRM_OK;
     if (saved->status == TRM_OK)
         return trm_err_set(err, TRM_EOUTPUT, "the state directory '%.400s' belongs to the output '%.400s'",
                            self->spec->state_dir, saved->output_dir);
@@ -437,9 +476,31 @@ static trm_status check_state_elsewhere(trm_state_dir *self, const saved_job *sa
     return status == TRM_ELOST ? TRM_OK : blame_output(status);
 }
 
+/* All that may forbid it is looked at before anything is removed. `own`: the output says that the state
+ * elsewhere is its own, and there is no identity in it, since a launch died before. */
+static trm_status begin_anew(trm_state_dir *self, const char *private_dir, const saved_job *saved,
+                             const listing *found, bool own, trm_err *err)
+{
+    trm_status status = TRM_OK;
+    if (found->names && !found->job)
+        return refuse_as_it_is(self, found, err);
+    if (found->names)
+        status = check_place(self, err);
+    if (status == TRM_OK && is_elsewhere(self) && !own)
+        status = check_state_elsewhere(self, saved, err);
+    bool with_state = is_elsewhere(self) && (own || is_of_this(self, saved));
+    if (status == TRM_OK && (found->names || found->private_dir))
+        status = clear_output(self, private_dir, with_state, err);
+    else if (status == TRM_OK && with_state)
+        status = clear_state(self, self->spec->state_dir, err);
+    if (status == TRM_OK)
+        self->found = TRM_STATE_FRESH;
+    return status;
+}
+
 /* The table in state_dir.h. */
-static trm_status decide(trm_state_dir *self, trm_submission *submission, const listing *found,
-                         saved_job *saved, trm_err *err)
+static trm_status decide(trm_state_dir *self, trm_submission *submission, listing *found, saved_job *saved,
+                         trm_err *err)
 {
     char private_dir[PATH_BYTES], elsewhere[PATH_BYTES];
     trm_status status = private_path(self, private_dir, err);
@@ -449,11 +510,14 @@ static trm_status decide(trm_state_dir *self, trm_submission *submission, const 
         return status;
     bool overwrite = self->spec->overwrite;
     const char *lies = elsewhere[0] ? elsewhere : private_dir;
-    if (found->names && found->private_dir && strcmp(lies, self->spec->state_dir) != 0 && !overwrite)
+    read_identity(self, saved);
+    found->job = trm_state_shows_job(self->spec->output_dir, self->fs) ||
+                 (is_elsewhere(self) && is_of_this(self, saved));
+    if (found->names && found->private_dir && found->job && strcmp(lies, self->spec->state_dir) != 0 &&
+        !overwrite)
         return trm_err_set(err, TRM_EOUTPUT,
                            "the state of the job in '%.400s' lies in '%.400s': say so with --state",
                            self->spec->output_dir, lies);
-    read_identity(self, saved);
     bool begun = saved->status != TRM_ELOST && found->private_dir && !self->made_private;
     if (begun && strcmp(lies, self->spec->state_dir) == 0) {
         status = saved->status == TRM_OK ? compare(self, saved, submission, err) : saved->status;
@@ -464,21 +528,12 @@ static trm_status decide(trm_state_dir *self, trm_submission *submission, const 
             return trm_submission_resume(submission, &saved->identity, self->fs, self->spec->state_dir, err);
         }
         if (status != TRM_OK && !overwrite)
-            return refuse(self, saved, found, status, err);
+            return refuse(self, saved, status, err);
     } else if (found->names && !overwrite) {
-        saved->status = TRM_ELOST;
-        return refuse(self, saved, found, TRM_EOUTPUT, err);
+        return refuse_as_it_is(self, found, err);
     }
-    self->found = TRM_STATE_FRESH;
-    status = found->names ? check_place(self, err) : TRM_OK;
-    if (status == TRM_OK && (found->names || found->private_dir))
-        status = clear_output(self, private_dir, err);
-    /* Of a launch that died before the identity was there: the output says that it was its own. */
     bool own = elsewhere[0] && strcmp(lies, self->spec->state_dir) == 0 && saved->status == TRM_ELOST;
-    if (status == TRM_OK && is_elsewhere(self))
-        status =
-            own ? clear_state(self, self->spec->state_dir, err) : check_state_elsewhere(self, saved, err);
-    return status;
+    return begin_anew(self, private_dir, saved, found, own, err);
 }
 
 /* ---- Making ----------------------------------------------------------------------------------------- */

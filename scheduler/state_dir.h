@@ -5,8 +5,12 @@
  *     this job's, ended   _SUCCESS       DONE; with --overwrite cleared, FRESH
  *     this job's          unfinished     RESUME, also with --overwrite
  *     another job's       ·              refused, saying what differs; with --overwrite cleared, FRESH
- *     anything else       ·              refused; with --overwrite cleared, FRESH, unless the working
- *                                        directory or the home directory lies in it
+ *     a job's             half cleared   refused; with --overwrite cleared, FRESH
+ *     anything else       ·              refused, also with --overwrite
+ *
+ * What --overwrite clears is all that is in the directory. So there must be a job in it (see
+ * trm_state_shows_job, or the state of this very output lies where --state says), neither the working
+ * directory nor the home directory may lie in it, and all that is known before anything is removed.
  *
  * Which job it is, is in STATE/identity: whole, checksummed, and there before the log is, so that
  * a job is compared before its log is opened. With --state DIR the output directory says in

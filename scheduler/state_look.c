@@ -29,6 +29,42 @@ static bool is_there(const char *dir, const char *name, trm_fs *fs)
     return status != TRM_ELOST;
 }
 
+/* A _SUCCESS as master_publish.c begins it: other programs write such a file too, an empty one for most. */
+static bool is_manifest(const char *output_dir, trm_fs *fs)
+{
+    static const char begin[] = "{\"version\":", then[] = ",\"job\":\"";
+    char path[PATH_BYTES], text[64] = "";
+    trm_file *file;
+    size_t got = 0;
+    if (join(path, output_dir, TRM_SUCCESS_NAME, NULL) != TRM_OK ||
+        fs->ops->open(fs, path, TRM_FS_READ, &file, NULL) != TRM_OK)
+        return false;
+    bool read = fs->ops->read_at(file, 0, text, sizeof text - 1, &got, NULL) == TRM_OK;
+    fs->ops->close(file);
+    if (!read || strncmp(text, begin, sizeof begin - 1) != 0)
+        return false;
+    size_t digits = strspn(text + sizeof begin - 1, "0123456789");
+    return digits && strncmp(text + sizeof begin - 1 + digits, then, sizeof then - 1) == 0;
+}
+
+bool trm_state_shows_job(const char *output_dir, trm_fs *fs)
+{
+    static const char *const names[] = {TRM_IDENTITY_NAME, TRM_ELSEWHERE_NAME, TRM_CLEARING_NAME,
+                                        TRM_PLAN_NAME};
+    char dir[PATH_BYTES], path[PATH_BYTES];
+    if (join(dir, output_dir, TRM_STATE_DIR_NAME, NULL) != TRM_OK)
+        return false;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        trm_file *file;
+        if (join(path, dir, names[i], NULL) != TRM_OK ||
+            fs->ops->open(fs, path, TRM_FS_READ, &file, NULL) != TRM_OK)
+            continue;
+        fs->ops->close(file);
+        return true;
+    }
+    return is_manifest(output_dir, fs);
+}
+
 bool trm_state_in_use(const char *output_dir, trm_fs *fs)
 {
     char path[PATH_BYTES];

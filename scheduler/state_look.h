@@ -16,6 +16,11 @@ typedef struct trm_state_look {
  * in it; TRM_ECORRUPT, TRM_EVERSION: its identity cannot be read. */
 trm_status trm_state_look_at(trm_state_look *self, const char *dir, trm_fs *fs, trm_err *err);
 
+/* Whether a job is in the output directory or was, as is asked before it is cleared: its state is there, or
+ * its manifest, or a clearing was begun. The lock shows none: a launch that is refused takes it too. False
+ * too when it cannot be known. */
+bool trm_state_shows_job(const char *output_dir, trm_fs *fs);
+
 /* Whether a launch is writing to the output directory; false too when it cannot be known. */
 bool trm_state_in_use(const char *output_dir, trm_fs *fs);
 

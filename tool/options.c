@@ -257,7 +257,7 @@ static const option_rule options[] = {
     {'o', "output", "DIR", read_path, SPEC(output_dir), 0, 0,
      "where the parts and _SUCCESS go; must be given"},
     {'p', "param", "NAME=VALUE", read_param, 0, 0, 0, "a parameter of the job; NAME alone for a yes"},
-    {0, "overwrite", NULL, read_flag, SPEC(overwrite), 0, 0, "replace what is in the output directory"},
+    {0, "overwrite", NULL, read_flag, SPEC(overwrite), 0, 0, "replace an output: all that is in its directory"},
     {0, "gzip", NULL, read_flag, SPEC(gzip_output), 0, 0, "write parts as gzip"},
     {0, "partitions", "N", read_u32, SPEC(partitions), 1, TRM_PARTITIONS_MAX,
      "how many parts [as many as executors]"},

@@ -60,9 +60,12 @@ refused 'speculate how' 2 'speculate takes on or off' -n 2 --speculate perhaps w
 # Outputs.
 mkdir "$work/foreign"
 echo mine >"$work/foreign/file"
-run_job 'foreign output' 3 -n 2 wordcount "$in/good" -o "$work/foreign" &&
-    { grep -q 'foreign.*--overwrite' "$work/err" && [ "$(ls -A "$work/foreign")" = file ] &&
-        pass 'foreign output' || fail 'foreign output' 'not refused in one sentence, or changed'; }
+for option in '' --overwrite; do # no job is in it: it stays whatever is asked for
+    what="foreign output${option:+, $option}"
+    run_job "$what" 3 -n 2 $option wordcount "$in/good" -o "$work/foreign" &&
+        { grep -q 'foreign.*no job in it: remove it yourself' "$work/err" && ! grep -q -- --overwrite "$work/err" &&
+            [ "$(ls -A "$work/foreign")" = file ] && pass "$what" || fail "$what" 'not refused in one sentence, or changed'; }
+done
 run_job 'output is a file' 3 -n 2 wordcount "$in/good" -o "$in/good" &&
     { grep -q 'error: .*good' "$work/err" && [ "$(cat "$in/good")" = good ] && pass 'output is a file' ||
         fail 'output is a file' 'not said, or changed'; }

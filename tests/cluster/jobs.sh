@@ -71,6 +71,9 @@ mv "$work/part" "$part" && cp "$work/manifest" "$work/out/_SUCCESS"
 run_job 'another job in the same place' 3 -n 2 wordcount -p lower=false "$work/text" -o "$work/out" &&
     pass 'another job in the same place'
 run_job 'overwrite' 0 -n 2 --overwrite wordcount -p lower=true "$work/text" -o "$work/out" && same 'overwrite'
+rm -r "$work/out/.trireme"
+run_job 'overwrite, by the manifest' 0 -n 2 --overwrite wordcount -p lower=true "$work/text" -o "$work/out" &&
+    same 'overwrite, by the manifest'
 run_job 'other options' 3 -n 2 --partitions 3 wordcount -p lower=true "$work/text" -o "$work/out" && {
     grep -q 'error: .*--partitions was not given and is 3 now' "$work/err" && pass 'other options' ||
         fail 'other options' 'not said'

@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#define MANIFEST "{\"version\":1,\"job\":\"count\",\"partitions\":1}\n"
+
 typedef struct place {
     temp_tree tree;
     char output[600], state[600], other_state[600];
@@ -216,11 +218,55 @@ static void a_foreign_directory_is_refused_and_left_as_it_was(void **state)
     temp_tree_text(&self.tree, "out/thesis.txt", "words\n");
     assert_refused(&self, TRM_EOUTPUT, "thesis.txt");
     assert_false(there(&self, "out/.trireme"));
+    assert_null(strstr(self.err.text, "--overwrite"));
     assert_true(there(&self, "out/thesis.txt"));
     self.spec.overwrite = true;
+    assert_refused(&self, TRM_EOUTPUT,
+                   "out' is not empty ('thesis.txt' is in it), and there is no job in it");
+    assert_non_null(strstr(self.err.text, "remove it yourself"));
+    assert_false(there(&self, "out/.trireme"));
+    temp_tree_dir(&self.tree, "out/.trireme"); /* a launch that was refused was killed at once */
+    temp_tree_text(&self.tree, "out/.trireme/lock", "");
+    temp_tree_text(&self.tree, "out/_SUCCESS", ""); /* of another program */
+    assert_refused(&self, TRM_EOUTPUT, "there is no job in it");
+    temp_tree_text(&self.tree, "out/_SUCCESS", "{\"version\":true,\"job\":\"x\"}");
+    assert_refused(&self, TRM_EOUTPUT, "there is no job in it");
+    assert_true(there(&self, "out/thesis.txt") && there(&self, "out/_SUCCESS"));
+    place_close(&self);
+}
+
+static void an_output_is_known_by_its_manifest(void **state)
+{
+    place self;
+    place_init(&self);
+    temp_tree_dir(&self.tree, "out");
+    temp_tree_text(&self.tree, "out/part-00000", "x\n");
+    temp_tree_text(&self.tree, "out/_SUCCESS", MANIFEST);
+    assert_refused(&self, TRM_EOUTPUT, "choose another, or --overwrite");
+    self.spec.overwrite = true;
     assert_int_equal(open_it(&self), TRM_OK);
-    assert_false(there(&self, "out/thesis.txt"));
+    assert_int_equal(self.dir.found, TRM_STATE_FRESH);
+    assert_false(there(&self, "out/part-00000") || there(&self, "out/_SUCCESS"));
+    assert_false(there(&self, "out/.trireme/clearing"));
     close_it(&self);
+    place_close(&self);
+}
+
+/* The state is asked for at another place than the output's own: it is found out before the output goes. */
+static void nothing_is_cleared_when_the_state_is_of_another_output(void **state)
+{
+    place self;
+    place_init(&self);
+    self.spec.state_dir = self.other_state;
+    run_to_success(&self);
+    snprintf(self.output, sizeof self.output, "%s/second", self.tree.path);
+    temp_tree_dir(&self.tree, "second");
+    temp_tree_text(&self.tree, "second/part-00000", "x\n");
+    temp_tree_text(&self.tree, "second/_SUCCESS", MANIFEST);
+    self.spec.overwrite = true;
+    assert_refused(&self, TRM_EOUTPUT, "belongs to the output");
+    assert_true(there(&self, "second/part-00000") && there(&self, "second/_SUCCESS"));
+    assert_true(there(&self, "state/identity") && there(&self, "state/plan"));
     place_close(&self);
 }
 
@@ -229,12 +275,13 @@ static void a_home_is_not_cleared(void **state)
     place self;
     place_init(&self);
     char *home = getenv("HOME") ? strdup(getenv("HOME")) : NULL;
-    temp_tree_dir(&self.tree, "out");
+    run_to_success(&self);
     temp_tree_text(&self.tree, "out/thesis.txt", "words\n");
     setenv("HOME", self.output, 1);
     self.spec.overwrite = true;
     assert_refused(&self, TRM_EOUTPUT, "home");
-    assert_true(there(&self, "out/thesis.txt"));
+    assert_true(there(&self, "out/thesis.txt") && there(&self, "out/_SUCCESS"));
+    assert_true(there(&self, "out/.trireme/identity"));
     if (home)
         setenv("HOME", home, 1);
     free(home);
@@ -313,6 +360,7 @@ static void a_state_elsewhere_belongs_to_one_output(void **state)
     snprintf(self.output, sizeof self.output, "%s/second", self.tree.path);
     assert_refused(&self, TRM_EOUTPUT, "belongs to the output");
     assert_false(there(&self, "second"));
+    assert_true(there(&self, "state/identity"));
     snprintf(self.output, sizeof self.output, "%s/out", self.tree.path);
     assert_int_equal(trm_fs_remove_tree(trm_fs_posix(), self.output, NULL),
                      TRM_OK); /* the user wants it anew */
@@ -462,6 +510,54 @@ static void what_is_said_to_be_done_outlives_a_loss_of_power(void **state)
     }
 }
 
+static void write_in_memory(trm_fs *fs, const char *path, const char *text)
+{
+    trm_err err;
+    assert_int_equal(trm_fs_write_whole(fs, path, text, strlen(text), 0, &err), TRM_OK);
+}
+
+/* Whatever was cleared when the process died or the power failed, the rest is known to be an output. */
+static void what_is_half_cleared_is_cleared_by_the_next(void **state)
+{
+    char out[] = "/out", inside[] = "/out/.trireme", elsewhere[] = "/b";
+    bool whole[3] = {false};
+    for (unsigned run = 0; run < 600; run++) {
+        unsigned how = run % 3; /* the state within, the state elsewhere, nothing but a manifest */
+        trm_spec spec = {
+            .output_dir = out, .state_dir = how == 1 ? elsewhere : inside, .tasks = 3, .partitions = 1};
+        trm_fs *fs = trm_fs_mem_create(run);
+        trm_state_dir dir;
+        trm_err err;
+        assert_int_equal(how == 2 ? trm_fs_make_dirs(fs, out, 0, &err) : open_in_memory(&dir, &spec, fs),
+                         TRM_OK);
+        if (how != 2)
+            trm_state_dir_close(&dir);
+        write_in_memory(fs, "/out/part-00000", "x\n");
+        write_in_memory(fs, "/out/part-00001", "y\n");
+        write_in_memory(fs, "/out/_SUCCESS", MANIFEST);
+        spec.overwrite = true;
+        spec.partitions = 2; /* another job: none of what is there may be gone on with */
+        trm_fs_mem_stop_after(fs, run / 6);
+        trm_status status = open_in_memory(&dir, &spec, fs);
+        if (status == TRM_OK)
+            trm_state_dir_close(&dir);
+        whole[how] |= status == TRM_OK;
+        if (run / 3 % 2)
+            trm_fs_mem_crash(fs);
+        else
+            trm_fs_mem_kill(fs);
+        if (open_in_memory(&dir, &spec, fs) != TRM_OK)
+            fail_msg("run %u: what is left is not known", run);
+        trm_state_dir_close(&dir);
+        const char *const gone[] = {"/out/part-00000", "/out/part-00001", "/out/_SUCCESS"};
+        trm_file *file;
+        for (unsigned i = 0; i < 3; i++)
+            assert_int_equal(fs->ops->open(fs, gone[i], TRM_FS_READ, &file, &err), TRM_ELOST);
+        trm_fs_mem_destroy(fs);
+    }
+    assert_true(whole[0] && whole[1] && whole[2]); /* so each was stopped everywhere */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,6 +568,8 @@ int main(void)
         cmocka_unit_test(another_job_is_refused_by_what_differs),
         cmocka_unit_test(an_option_that_is_left_out_is_said_in_words),
         cmocka_unit_test(a_foreign_directory_is_refused_and_left_as_it_was),
+        cmocka_unit_test(an_output_is_known_by_its_manifest),
+        cmocka_unit_test(nothing_is_cleared_when_the_state_is_of_another_output),
         cmocka_unit_test(a_home_is_not_cleared),
         cmocka_unit_test(links_and_files_are_refused),
         cmocka_unit_test(damage_and_other_versions_are_said),
@@ -479,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_state_elsewhere_belongs_to_one_output),
         cmocka_unit_test(what_a_crash_left_before_the_identity_is_cleared),
         cmocka_unit_test(its_names_outlive_a_loss_of_power),
+        cmocka_unit_test(what_is_half_cleared_is_cleared_by_the_next),
         cmocka_unit_test(what_is_said_to_be_done_outlives_a_loss_of_power),
         cmocka_unit_test(what_is_half_written_is_cleared_and_nothing_else),
         cmocka_unit_test(who_only_looks_sees_where_and_whether),
