@@ -176,8 +176,8 @@ static bool could_be_taken(const process *p, const known_task *was, uint32_t tas
         const sim_run *run = &w->runs.run[i];
         if (run->gone || run->task != task || run->attempt != was->attempt)
             continue;
-        if (!run->copy_of && run->made != was->made)
-            return false; /* it may have the name */
+        if (!run->copy_of && (run->made != was->made || run->taken_of))
+            return false; /* it may have the name: of what is in it nobody can know whether it is the same */
         bool is_copy = run->copy_of == was->epoch && run->made == was->made;
         for (uint32_t rank = 0; rank < l->ranks && is_copy; rank++) {
             snprintf(scratch, sizeof scratch, "/scratch/%u/", l->process[rank].host);
