@@ -1,33 +1,25 @@
 /* See state_dir.h. */
 #include "scheduler/state_dir.h"
 
-#include "jobs/cuts.h"
 #include "jobs/names.h"
 #include "runtime/crc32c.h"
 #include "runtime/diag.h"
+#include "scheduler/state_clear.h"
 #include "scheduler/state_look.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define IDENTITY_MAGIC 0x494d5254u /* "TRMI" */
 #define PATH_BYTES TRM_FS_PATH_BYTES_MAX
 
 /* ---- Names ---------------------------------------------------------------------------------- */
 
-static trm_status join(char out[PATH_BYTES], const char *dir, const char *name, trm_err *err)
-{
-    if ((size_t)snprintf(out, PATH_BYTES, "%s/%s", dir, name) < PATH_BYTES)
-        return TRM_OK;
-    return trm_err_set(err, TRM_EOUTPUT, "the path is too long: %.200s…", dir);
-}
-
 static trm_status private_path(const trm_state_dir *self, char out[PATH_BYTES], trm_err *err)
 {
-    return join(out, self->spec->output_dir, TRM_STATE_DIR_NAME, err);
+    return trm_state_path(out, self->spec->output_dir, TRM_STATE_DIR_NAME, err);
 }
 
 static bool is_elsewhere(const trm_state_dir *self)
@@ -90,7 +82,7 @@ static void read_identity(trm_state_dir *self, saved_job *out)
     char path[PATH_BYTES];
     uint8_t *bytes = NULL;
     size_t len;
-    out->status = join(path, self->spec->state_dir, TRM_IDENTITY_NAME, &out->why);
+    out->status = trm_state_path(path, self->spec->state_dir, TRM_IDENTITY_NAME, &out->why);
     if (out->status == TRM_OK)
         out->status =
             trm_fs_read_whole(self->fs, path, TRM_SAVED_IDENTITY_BYTES_MAX, &bytes, &len, &out->why);
@@ -112,7 +104,7 @@ static trm_status save_identity(trm_state_dir *self, const trm_submission *submi
     trm_writer_init(&out);
     trm_saved_identity_encode(&submission->identity, self->spec->output_dir, &out);
     trm_status status = trm_writer_ok(&out)
-                            ? join(path, self->spec->state_dir, TRM_IDENTITY_NAME, err)
+                            ? trm_state_path(path, self->spec->state_dir, TRM_IDENTITY_NAME, err)
                             : trm_err_set(err, TRM_ENOMEM, "no memory for the job's identity");
     if (status == TRM_OK)
         status = trm_fs_write_whole(self->fs, path, out.data, out.len, 0, err);
@@ -210,7 +202,7 @@ static trm_status take_lock(trm_state_dir *self, trm_err *err)
     if (status == TRM_OK)
         status = make_one(self, dir, 0, &self->made_private, err);
     if (status == TRM_OK)
-        status = join(path, dir, TRM_LOCK_NAME, err);
+        status = trm_state_path(path, dir, TRM_LOCK_NAME, err);
     if (status == TRM_OK)
         status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE, &self->lock, err);
     if (status != TRM_OK) {
@@ -227,174 +219,6 @@ static trm_status take_lock(trm_state_dir *self, trm_err *err)
     return blame_output(status);
 }
 
-/* ---- Clearing ---------------------------------------------------------------------------------- */
-
-/* Everything that a job keeps in a state directory, but the lock: the identity first and for good, so
- * that what is left of it is nobody's. */
-static const char *const state_names[] = {TRM_IDENTITY_NAME,
-                                          TRM_LOG_NAME,
-                                          "plan",
-                                          "attempts",
-                                          TRM_EVENTS_NAME,
-                                          TRM_STDERR_NAME,
-                                          TRM_SKIPPED_NAME,
-                                          TRM_STATUS_NAME,
-                                          TRM_BINDINGS_NAME,
-                                          TRM_ELSEWHERE_NAME,
-                                          "plan.new",
-                                          TRM_IDENTITY_NAME ".new",
-                                          TRM_STATUS_NAME ".new",
-                                          TRM_BINDINGS_NAME ".new",
-                                          TRM_ELSEWHERE_NAME ".new"};
-
-typedef struct clearing {
-    trm_state_dir *self;
-    const char *dir;
-    trm_err *err;
-    uint64_t removed;
-} clearing;
-
-/* Cut points lie in files that their checksums name. */
-static trm_status remove_cuts(const char *name, void *context)
-{
-    const clearing *at = context;
-    char path[PATH_BYTES];
-    if (strncmp(name, TRM_CUTS_NAME, sizeof TRM_CUTS_NAME - 1) != 0)
-        return TRM_OK;
-    trm_status status = join(path, at->dir, name, at->err);
-    return status == TRM_OK ? trm_fs_remove_tree(at->self->fs, path, at->err) : status;
-}
-
-static trm_status clear_state(trm_state_dir *self, const char *dir, trm_err *err)
-{
-    char path[PATH_BYTES];
-    clearing cuts = {self, dir, err, 0};
-    trm_status status = TRM_OK;
-    for (size_t i = 0; i < sizeof state_names / sizeof state_names[0] && status == TRM_OK; i++) {
-        status = join(path, dir, state_names[i], err);
-        if (status == TRM_OK)
-            status = trm_fs_remove_tree(self->fs, path, err);
-        if (status == TRM_OK && i == 0)
-            status = self->fs->ops->sync_dir(self->fs, dir, err);
-    }
-    if (status == TRM_OK)
-        status = self->fs->ops->list(self->fs, dir, remove_cuts, &cuts, err);
-    if (status == TRM_OK)
-        status = self->fs->ops->sync_dir(self->fs, dir, err);
-    return status == TRM_ELOST ? TRM_OK : status;
-}
-
-/* NAME.new, of a name of ours: a state directory may hold files of people. */
-static bool is_aside(const char *name)
-{
-    static const char end[] = ".new";
-    size_t len = strlen(name), end_len = sizeof end - 1;
-    if (len <= end_len || strcmp(name + len - end_len, end) != 0)
-        return false;
-    for (size_t i = 0; i < sizeof state_names / sizeof state_names[0]; i++)
-        if (strcmp(state_names[i], name) == 0)
-            return true;
-    return strncmp(name, TRM_CUTS_NAME, sizeof TRM_CUTS_NAME - 1) == 0;
-}
-
-static trm_status remove_aside(const char *name, void *context)
-{
-    const clearing *at = context;
-    char path[PATH_BYTES];
-    if (is_aside(name) && join(path, at->dir, name, at->err) == TRM_OK)
-        at->self->fs->ops->remove(at->self->fs, path, at->err);
-    return TRM_OK;
-}
-
-/* What a launch that died has left half written, and nobody will write again. */
-static void tidy(trm_state_dir *self)
-{
-    char private_dir[PATH_BYTES], path[PATH_BYTES];
-    trm_err err = {""};
-    if (private_path(self, private_dir, &err) != TRM_OK)
-        return;
-    const char *dirs[] = {private_dir, self->spec->state_dir};
-    for (unsigned i = 0; i < 2; i++) {
-        clearing at = {self, dirs[i], &err, 0};
-        self->fs->ops->list(self->fs, dirs[i], remove_aside, &at, &err);
-    }
-    if (join(path, self->spec->output_dir, TRM_SUCCESS_NAME ".new", &err) == TRM_OK)
-        self->fs->ops->remove(self->fs, path, &err);
-    if (join(path, private_dir, TRM_CLEARING_NAME, &err) == TRM_OK)
-        self->fs->ops->remove(self->fs, path, &err);
-}
-
-static trm_status remove_name(const char *name, void *context)
-{
-    clearing *at = context;
-    char path[PATH_BYTES];
-    if (strcmp(name, TRM_STATE_DIR_NAME) == 0)
-        return TRM_OK;
-    at->removed++;
-    trm_status status = join(path, at->dir, name, at->err);
-    return status == TRM_OK ? trm_fs_remove_tree(at->self->fs, path, at->err) : status;
-}
-
-/* --overwrite is for an output, not for a home. */
-static trm_status check_place(const trm_state_dir *self, trm_err *err)
-{
-    const char *dir = self->spec->output_dir, *home = getenv("HOME");
-    char here[PATH_BYTES];
-    size_t len = strlen(dir);
-    while (len > 0 && dir[len - 1] == '/')
-        len--;
-    const char *places[] = {getcwd(here, sizeof here), home};
-    for (unsigned i = 0; i < 2; i++) {
-        const char *place = places[i];
-        if (place && (len == 0 || (strncmp(place, dir, len) == 0 && (!place[len] || place[len] == '/'))))
-            return trm_err_set(err, TRM_EOUTPUT, "'%s' will not be cleared: %s lies in it", dir,
-                               i ? "your home directory" : "the working directory");
-    }
-    return TRM_OK;
-}
-
-/* Says for good that what is in the output may be removed: all by which a job is known goes before it is. */
-static trm_status mark_clearing(trm_state_dir *self, const char *private_dir, const char *path, trm_err *err)
-{
-    trm_file *file;
-    trm_status status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE, &file, err);
-    if (status != TRM_OK)
-        return status;
-    self->fs->ops->close(file);
-    return self->fs->ops->sync_dir(self->fs, private_dir, err);
-}
-
-/* _SUCCESS goes before the parts and for good: it never stands beside one that is missing. A state that
- * lies elsewhere goes while the output says that it is its own. */
-static trm_status clear_output(trm_state_dir *self, const char *private_dir, bool with_state, trm_err *err)
-{
-    char path[PATH_BYTES], mark[PATH_BYTES];
-    const char *dir = self->spec->output_dir;
-    trm_status status = join(mark, private_dir, TRM_CLEARING_NAME, err);
-    if (status == TRM_OK)
-        status = mark_clearing(self, private_dir, mark, err);
-    if (status == TRM_OK && with_state)
-        status = clear_state(self, self->spec->state_dir, err);
-    if (status == TRM_OK)
-        status = join(path, dir, TRM_SUCCESS_NAME, err);
-    if (status == TRM_OK)
-        status = trm_fs_remove_tree(self->fs, path, err);
-    if (status == TRM_OK)
-        status = self->fs->ops->sync_dir(self->fs, dir, err);
-    if (status == TRM_OK)
-        status = clear_state(self, private_dir, err);
-    clearing all = {self, dir, err, 0};
-    for (bool more = status == TRM_OK; more && status == TRM_OK; more = all.removed > 0) {
-        all.removed = 0; /* a listing may leave out a name while others are removed */
-        status = self->fs->ops->list(self->fs, dir, remove_name, &all, err);
-    }
-    if (status == TRM_OK)
-        status = self->fs->ops->sync_dir(self->fs, dir, err);
-    if (status == TRM_OK)
-        status = self->fs->ops->remove(self->fs, mark, err);
-    return blame_output(status);
-}
-
 /* ---- Deciding ------------------------------------------------------------------------------------ */
 
 /* Where the state of what is in the output directory lies; "" when it is in it. */
@@ -404,7 +228,7 @@ static trm_status read_elsewhere(trm_state_dir *self, const char *private_dir, c
     char path[PATH_BYTES];
     uint8_t *bytes = NULL;
     size_t len = 0;
-    trm_status status = join(path, private_dir, TRM_ELSEWHERE_NAME, err);
+    trm_status status = trm_state_path(path, private_dir, TRM_ELSEWHERE_NAME, err);
     if (status == TRM_OK)
         status = trm_fs_read_whole(self->fs, path, PATH_BYTES - 1, &bytes, &len, err);
     out[0] = '\0';
@@ -478,21 +302,21 @@ static trm_status check_state_elsewhere(trm_state_dir *self, const saved_job *sa
 
 /* All that may forbid it is looked at before anything is removed. `own`: the output says that the state
  * elsewhere is its own, and there is no identity in it, since a launch died before. */
-static trm_status begin_anew(trm_state_dir *self, const char *private_dir, const saved_job *saved,
-                             const listing *found, bool own, trm_err *err)
+static trm_status begin_anew(trm_state_dir *self, const saved_job *saved, const listing *found, bool own,
+                             trm_err *err)
 {
     trm_status status = TRM_OK;
     if (found->names && !found->job)
         return refuse_as_it_is(self, found, err);
     if (found->names)
-        status = check_place(self, err);
+        status = trm_state_may_clear(self->spec->output_dir, err);
     if (status == TRM_OK && is_elsewhere(self) && !own)
         status = check_state_elsewhere(self, saved, err);
     bool with_state = is_elsewhere(self) && (own || is_of_this(self, saved));
     if (status == TRM_OK && (found->names || found->private_dir))
-        status = clear_output(self, private_dir, with_state, err);
+        status = blame_output(trm_state_clear_output(self->fs, self->spec, with_state, err));
     else if (status == TRM_OK && with_state)
-        status = clear_state(self, self->spec->state_dir, err);
+        status = trm_state_clear(self->fs, self->spec->state_dir, err);
     if (status == TRM_OK)
         self->found = TRM_STATE_FRESH;
     return status;
@@ -533,7 +357,7 @@ static trm_status decide(trm_state_dir *self, trm_submission *submission, listin
         return refuse_as_it_is(self, found, err);
     }
     bool own = elsewhere[0] && strcmp(lies, self->spec->state_dir) == 0 && saved->status == TRM_ELOST;
-    return begin_anew(self, private_dir, saved, found, own, err);
+    return begin_anew(self, saved, found, own, err);
 }
 
 /* ---- Making ----------------------------------------------------------------------------------------- */
@@ -564,7 +388,7 @@ static trm_status make_fresh(trm_state_dir *self, const trm_submission *submissi
     if (status == TRM_OK && is_elsewhere(self)) {
         status = make_one(self, state, 0, &self->made_state, err);
         if (status == TRM_OK)
-            status = join(path, private_dir, TRM_ELSEWHERE_NAME, err);
+            status = trm_state_path(path, private_dir, TRM_ELSEWHERE_NAME, err);
         if (status == TRM_OK)
             status = trm_fs_write_whole(self->fs, path, state, strlen(state), 0, err);
     }
@@ -586,11 +410,11 @@ static trm_status make_rest(trm_state_dir *self, trm_err *err)
     bool made;
     trm_status status = private_path(self, private_dir, err);
     if (status == TRM_OK)
-        status = join(path, private_dir, TRM_ATTEMPTS_NAME, err);
+        status = trm_state_path(path, private_dir, TRM_ATTEMPTS_NAME, err);
     if (status == TRM_OK)
         status = make_one(self, path, 0, &made, err);
     if (status == TRM_OK)
-        status = join(path, self->spec->state_dir, TRM_STDERR_NAME, err);
+        status = trm_state_path(path, self->spec->state_dir, TRM_STDERR_NAME, err);
     if (status == TRM_OK)
         status = make_one(self, path, 0, &made, err);
     if (status == TRM_OK)
@@ -615,7 +439,7 @@ trm_status trm_state_dir_open(trm_state_dir *self, const trm_spec *spec, trm_sub
         status = decide(self, submission, &found, saved, err);
     free(saved);
     if (status == TRM_OK && self->found != TRM_STATE_FRESH)
-        tidy(self);
+        trm_state_tidy(self->fs, self->spec);
     if (status == TRM_OK && self->found == TRM_STATE_FRESH)
         status = make_fresh(self, submission, err);
     /* The last launch may have been lost between the names of the output and their sync. */
@@ -647,7 +471,7 @@ trm_status trm_state_dir_hold(trm_file **out, const trm_spec *spec, trm_fs *fs, 
     trm_file *file = NULL;
     trm_status status = private_path(&self, dir, err);
     if (status == TRM_OK)
-        status = join(path, dir, TRM_LOCK_NAME, err);
+        status = trm_state_path(path, dir, TRM_LOCK_NAME, err);
     if (status == TRM_OK)
         status = fs->ops->open(fs, path, TRM_FS_WRITE | TRM_FS_CREATE, &file, err);
     if (status != TRM_OK)
@@ -704,13 +528,13 @@ void trm_state_dir_undo(trm_state_dir *self)
     bool fresh = self->found == TRM_STATE_FRESH;
     if (private_path(self, private_dir, NULL) == TRM_OK) {
         if (fresh && is_elsewhere(self))
-            clear_state(self, self->spec->state_dir, NULL);
+            trm_state_clear(self->fs, self->spec->state_dir, NULL);
         if (self->made_state)
             self->fs->ops->remove(self->fs, self->spec->state_dir, NULL);
         if (fresh)
-            clear_state(self, private_dir, NULL);
+            trm_state_clear(self->fs, private_dir, NULL);
         if (self->made_private || fresh) {
-            if (join(path, private_dir, TRM_LOCK_NAME, NULL) == TRM_OK)
+            if (trm_state_path(path, private_dir, TRM_LOCK_NAME, NULL) == TRM_OK)
                 self->fs->ops->remove(self->fs, path, NULL);
             self->fs->ops->remove(self->fs, private_dir, NULL);
         }
