@@ -10,7 +10,7 @@
 #   BENCH_BYTES    size of the inputs; 1G
 #   BENCH_ONLY     sections, with commas: wordcount,terasort,tasks,start,idle,memory,scaling,compress,core,failover
 #   BENCH_RUNS     runs of each; 5
-#   BENCH_REST     seconds between runs; 3
+#   BENCH_WARM     bytes of memory that are touched before each run; three times BENCH_BYTES
 #   BENCH_DIR      where a temporary directory is made; $TMPDIR, or /tmp
 #   BENCH_TASKS    empty tasks; 1000000
 #   BENCH_MEMORY   of a rank in terasort (and twice that for sort); 256M
@@ -26,7 +26,6 @@ runs=${BENCH_RUNS:-5}
 tasks=${BENCH_TASKS:-1000000}
 memory=${BENCH_MEMORY:-256M}
 limit=${BENCH_LIMIT:-128M}
-rest=${BENCH_REST:-3}
 sections=${BENCH_ONLY:-wordcount,terasort,tasks,start,idle,memory,scaling,compress,core,failover}
 trireme=$here/trireme
 TRIREME_KERNEL_DIR=$here/examples/.libs
@@ -57,6 +56,8 @@ in_bytes() {
     echo "$1" | awk '{ n = $1 + 0; u = toupper(substr($1, length($1)))
         printf "%.0f", n * (u == "K" ? 1024 : u == "M" ? 1048576 : u == "G" ? 1073741824 : 1) }'
 }
+warm_bytes=$(in_bytes "${BENCH_WARM:-0}")
+[ "$warm_bytes" != 0 ] || warm_bytes=$((3 * $(in_bytes "$bytes")))
 mega() { calc "$1 / 1e6" %.0f; }
 now() { date +%s.%N; }
 
@@ -70,12 +71,14 @@ rate() { calc "$2 / 1e6 / $(median "$1")" %.0f; }
 ratio() { calc "$(median "$2") / $(median "$1")"; }
 
 # once NAME: runs the function run_NAME, and adds its time. First all find the machine alike: the
-# device has nothing left to do, and memory that was freed is as cold for one as for the other (a
-# virtual machine gives it back to its host, and every first touch of a page then costs microseconds).
+# device has nothing left to do, and memory that was free is as warm for one as for the other (a
+# virtual machine gives it back to its host, and every first touch of a page then costs microseconds,
+# which would fall on whoever does not come after a job that has just freed much).
 once() {
     "clean_$1"
     sync
-    sleep "$rest"
+    head -c "$warm_bytes" /dev/zero >"$dir/warm"
+    rm "$dir/warm"
     begin=$(now)
     "run_$1" >"$dir/said" 2>&1 || die "$1 failed"
     end=$(now)
