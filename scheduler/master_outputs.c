@@ -430,15 +430,17 @@ void master_output_committed(trm_master *self, uint32_t task, uint32_t number)
     }
 }
 
-/* A rank of the store's host; NO_RANK: none. `may_come`: there may be one later. */
+/* The first rank of the store's host, which is often the one that leads; NO_RANK: none. `may_come`: there may
+ * be one later. */
 static uint32_t adopter_for(trm_master *self, const master_store *store, bool *may_come)
 {
-    uint32_t at = master_host_first(self, store->host);
+    uint32_t first = NO_RANK;
     bool own = store->epoch == self->epoch;
-    while (at != NO_RANK && (self->ranks[at].state != RANK_READY || (own && store->rank == at)))
-        at = self->ranks[at].host_next;
+    for (uint32_t at = master_host_first(self, store->host); at != NO_RANK; at = self->ranks[at].host_next)
+        if (self->ranks[at].state == RANK_READY && !(own && store->rank == at) && at < first)
+            first = at;
     *may_come = self->coming > 0;
-    return at;
+    return first;
 }
 
 static bool send_adopt(trm_master *self, master_store *store)
