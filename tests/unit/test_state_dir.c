@@ -558,6 +558,40 @@ static void what_is_half_cleared_is_cleared_by_the_next(void **state)
     assert_true(whole[0] && whole[1] && whole[2]); /* so each was stopped everywhere */
 }
 
+/* The identity goes first and for good: while it is there, so is all that a job goes on with. */
+static void what_is_half_cleared_is_not_gone_on_with(void **state)
+{
+    char out[] = "/out", inside[] = "/out/.trireme";
+    for (unsigned run = 0; run < 600; run++) {
+        trm_spec spec = {.output_dir = out, .state_dir = inside, .tasks = 3, .partitions = 1};
+        trm_fs *fs = trm_fs_mem_create(run);
+        trm_state_dir dir;
+        trm_err err;
+        trm_file *file;
+        assert_int_equal(open_in_memory(&dir, &spec, fs), TRM_OK);
+        trm_state_dir_close(&dir);
+        write_in_memory(fs, "/out/.trireme/events.jsonl", "{}\n");
+        write_in_memory(fs, "/out/part-00000", "x\n");
+        spec.overwrite = true;
+        spec.partitions = 2;
+        trm_fs_mem_stop_after(fs, run / 12);
+        if (open_in_memory(&dir, &spec, fs) == TRM_OK)
+            trm_state_dir_close(&dir);
+        trm_fs_mem_crash(fs);
+        spec.overwrite = false;
+        spec.partitions = 1; /* the job that was there */
+        if (open_in_memory(&dir, &spec, fs) == TRM_OK) {
+            if (dir.found == TRM_STATE_RESUME &&
+                fs->ops->open(fs, "/out/.trireme/events.jsonl", TRM_FS_READ, &file, &err) != TRM_OK)
+                fail_msg("run %u: half of a job is gone on with", run);
+            if (dir.found == TRM_STATE_RESUME)
+                fs->ops->close(file);
+            trm_state_dir_close(&dir);
+        }
+        trm_fs_mem_destroy(fs);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -578,6 +612,7 @@ int main(void)
         cmocka_unit_test(what_a_crash_left_before_the_identity_is_cleared),
         cmocka_unit_test(its_names_outlive_a_loss_of_power),
         cmocka_unit_test(what_is_half_cleared_is_cleared_by_the_next),
+        cmocka_unit_test(what_is_half_cleared_is_not_gone_on_with),
         cmocka_unit_test(what_is_said_to_be_done_outlives_a_loss_of_power),
         cmocka_unit_test(what_is_half_written_is_cleared_and_nothing_else),
         cmocka_unit_test(who_only_looks_sees_where_and_whether),
