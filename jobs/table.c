@@ -44,14 +44,9 @@ trm_phase trm_table_output_phase(const trm_table_job *job)
     return job->identity.partitions ? TRM_PHASE_REDUCE : TRM_PHASE_MAP;
 }
 
-/* Blocks of numbers: those that earlier masters may have used of the task end at or below the first
- * whole block after the fence, and one more for each master of the epoch. */
-uint32_t trm_table_first_attempt(const trm_table *self, uint32_t fence)
+uint32_t trm_table_first_attempt(const trm_table *self)
 {
-    uint64_t blocks = ((uint64_t)fence + TRM_MASTER_ATTEMPTS - 1) / TRM_MASTER_ATTEMPTS;
-    uint64_t earlier = self->epoch_masters ? self->epoch_masters - 1 : 0;
-    uint64_t first = (blocks + earlier) * TRM_MASTER_ATTEMPTS;
-    return first < UINT32_MAX ? (uint32_t)first : UINT32_MAX;
+    return self->masters ? (self->masters - 1) * TRM_MASTER_ATTEMPTS : 0;
 }
 
 static trm_status no_memory(trm_err *err)
@@ -106,18 +101,13 @@ static trm_status apply_submit(trm_table *self, uint32_t number, trm_reader *bod
     return TRM_OK;
 }
 
-/* A launch begins: nothing of the ones before runs any more, so that what they counted
- * and what they fenced is void, and no map output is known to be readable. */
+/* A launch begins: nothing of the ones before runs any more, so that what they counted is void,
+ * and no map output is known to be readable. */
 static void phase_begin_epoch(trm_table_phase *phase)
 {
     phase->live = 0;
-    for (uint32_t i = 0; i < phase->tasks; i++) {
-        trm_table_task *task = &phase->task[i];
-        task->failures = 0;
-        task->failed_high = 0;
-        if (task->state == TRM_TASK_PENDING)
-            task->attempt = 0;
-    }
+    for (uint32_t i = 0; i < phase->tasks; i++)
+        phase->task[i].failures = 0;
 }
 
 static int member_compare(const void *a, const void *b)
@@ -197,6 +187,12 @@ static trm_status members_prune(trm_table *self, trm_err *err)
     return TRM_OK;
 }
 
+static void count_unknown_masters(trm_table *self)
+{
+    uint32_t left = TRM_TABLE_MASTERS_MAX - self->masters;
+    self->masters += left < TRM_TABLE_MASTERS_UNKNOWN ? left : TRM_TABLE_MASTERS_UNKNOWN;
+}
+
 static trm_status apply_epoch(trm_table *self, trm_reader *body, trm_err *err)
 {
     trm_epoch epoch;
@@ -214,6 +210,8 @@ static trm_status apply_epoch(trm_table *self, trm_reader *body, trm_err *err)
     self->epoch_ranks = epoch.ranks;
     self->epoch_ms = epoch.wall_ms;
     self->epoch_masters = 0;
+    if (epoch.unsafe)
+        count_unknown_masters(self);
     self->master_term = 0;
     for (uint32_t j = 0; j < self->jobs_count; j++) {
         trm_table_job *job = self->jobs[j];
@@ -246,12 +244,13 @@ static trm_status apply_master(trm_table *self, trm_reader *body, trm_err *err)
     if (!trm_reader_done(body))
         return malformed(err, "MASTER");
     bool older = self->epoch_masters && master.term <= self->master_term;
-    if (master.epoch != self->epoch || older || self->epoch_masters == UINT32_MAX) {
+    if (master.epoch != self->epoch || older || self->masters == TRM_TABLE_MASTERS_MAX) {
         self->refused++;
         return TRM_OK;
     }
     self->failovers += self->epoch_masters > 0;
     self->epoch_masters++;
+    self->masters++;
     self->master_term = master.term;
     return TRM_OK;
 }

@@ -23,8 +23,11 @@
 #include "jobs/command.h"
 #include "jobs/spec.h"
 
-#define TRM_TABLE_VERSION 3u
-#define TRM_MASTER_ATTEMPTS 1024u /* of a task, that one master may give out: see trm_table_first_attempt */
+#define TRM_TABLE_VERSION 4u
+/* Numbers of attempts of a task that one master may give out: see trm_table_first_attempt. */
+#define TRM_MASTER_ATTEMPTS 1024u
+#define TRM_TABLE_MASTERS_MAX (UINT32_MAX / TRM_MASTER_ATTEMPTS)
+#define TRM_TABLE_MASTERS_UNKNOWN 1024u /* that logs which are lost may have had, at most */
 #define TRM_TABLE_JOBS_MAX 4096u
 #define TRM_TABLE_MEMBERS_MAX (4u * TRM_RANKS_MAX)
 
@@ -84,9 +87,10 @@ typedef struct trm_table {
     uint64_t epoch; /* 0: no launch yet */
     uint32_t epoch_ranks;
     uint64_t epoch_ms;
-    uint32_t epoch_masters;    /* that this launch has had */
-    uint64_t master_term;      /* of the last one of them; 0: none yet */
-    uint64_t failovers;        /* masters that came after another of their launch, all launches */
+    uint32_t epoch_masters; /* that this launch has had */
+    uint32_t masters;       /* … and all launches, with those that only logs which are lost may have had */
+    uint64_t master_term;   /* of the last one of them; 0: none yet */
+    uint64_t failovers;     /* masters that came after another of their launch, all launches */
     uint64_t applied, refused; /* commands and items; for the record */
     trm_table_job **jobs;
     uint32_t jobs_count;
@@ -119,11 +123,11 @@ trm_status trm_table_apply(trm_table *self, const void *command, size_t len, con
 trm_phase trm_table_output_phase(const trm_table_job *job);
 /* The records of a map task that are skipped, ascending; returns how many. */
 unsigned trm_table_skips(const trm_table_job *job, uint32_t task, uint32_t out[TRM_ORDER_SKIPS_MAX]);
-/* The number of the first attempt that the newest master gives out of a task whose attempts below
- * `fence` are fenced (an epoch's first master, and nothing fenced: 0). It has TRM_MASTER_ATTEMPTS
- * of them, and no other master of the epoch gives out any of these: what the fence rises to within
- * a master's time is either below what it was given, or not below a block that it has taken. */
-uint32_t trm_table_first_attempt(const trm_table *self, uint32_t fence);
+/* The number of the first attempt of any task that the newest master gives out. It has
+ * TRM_MASTER_ATTEMPTS of them, and no other master of any launch gives out any of these: what is
+ * fenced or committed when it begins is below, and two runs of one name are the same attempt's,
+ * wherever they are found. */
+uint32_t trm_table_first_attempt(const trm_table *self);
 /* The member of (epoch, rank), or NULL. */
 const trm_member *trm_table_member(const trm_table *self, uint64_t epoch, uint32_t rank);
 

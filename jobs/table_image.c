@@ -197,6 +197,7 @@ void trm_table_encode(const trm_table *self, trm_writer *out)
     trm_put_varint(out, self->epoch);
     trm_put_varint(out, self->epoch_ranks);
     trm_put_varint(out, self->epoch_ms);
+    trm_put_varint(out, self->masters);
     trm_put_varint(out, self->epoch_masters);
     trm_put_varint(out, self->master_term);
     trm_put_varint(out, self->failovers);
@@ -283,7 +284,8 @@ trm_status trm_table_decode(trm_table *self, const void *bytes, size_t len, trm_
     found.epoch = trm_get_varint_max(&in, UINT32_MAX);
     found.epoch_ranks = (uint32_t)trm_get_varint_max(&in, TRM_RANKS_MAX);
     found.epoch_ms = trm_get_varint(&in);
-    found.epoch_masters = (uint32_t)trm_get_varint_max(&in, UINT32_MAX);
+    found.masters = (uint32_t)trm_get_varint_max(&in, TRM_TABLE_MASTERS_MAX);
+    found.epoch_masters = (uint32_t)trm_get_varint_max(&in, found.masters);
     found.master_term = trm_get_varint(&in);
     found.failovers = trm_get_varint(&in);
     found.applied = trm_get_varint(&in);

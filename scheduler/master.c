@@ -45,7 +45,10 @@ static void propose_epoch(trm_master *self)
 {
     if (self->epoch == self->table->epoch)
         return; /* another rank of this launch has led before */
-    trm_epoch epoch = {.epoch = self->epoch, .ranks = self->config.ranks, .wall_ms = self->wall_ms};
+    trm_epoch epoch = {.epoch = self->epoch,
+                       .ranks = self->config.ranks,
+                       .wall_ms = self->wall_ms,
+                       .unsafe = self->spec->unsafe_recover};
     trm_epoch_encode(&epoch, master_command_begin(self, TRM_COMMAND_EPOCH));
     master_command_enqueue(self);
 }
@@ -158,8 +161,11 @@ static bool begin_step(trm_master *self)
 {
     if (self->table->epoch > self->epoch)
         master_give_up(self, TRM_EFENCED, "a later launch owns the job");
-    if (self->table->epoch != self->epoch || self->table->master_term != self->term)
-        return false; /* the log has not said yet that this is the master */
+    bool is_master = self->table->epoch == self->epoch && self->table->master_term == self->term;
+    if (!is_master && self->table->masters == TRM_TABLE_MASTERS_MAX)
+        master_give_up(self, TRM_EOUTPUT, "the job has had as many masters as it may have: begin it anew");
+    if (!is_master)
+        return false; /* the log has not said yet that it is */
     if (self->table->jobs_count == 0) {
         if (!self->submitted) {
             trm_identity_encode(&self->config.submission->identity,

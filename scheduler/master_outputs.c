@@ -229,8 +229,6 @@ void master_lost_applied(trm_master *self, const trm_output_ref *ref, bool accep
     task->state = SOFT_IDLE;
     if (known->state != TRM_TASK_PENDING)
         return;
-    if (!task->attempts) /* none was given out by this master */
-        task->attempts = trm_table_first_attempt(self->table, known->attempt);
     task->rank = NO_RANK;
     master_task_queue(self, TRM_PHASE_MAP, ref->task, true);
 }

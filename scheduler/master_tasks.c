@@ -48,17 +48,15 @@ trm_status master_tasks_init(trm_master *self, trm_err *err)
     if (status != TRM_OK)
         return status;
     for (uint32_t i = 0; i < self->phase[TRM_PHASE_SAMPLE].tasks; i++) {
-        self->phase[TRM_PHASE_SAMPLE].task[i].attempts = trm_table_first_attempt(self->table, 0);
+        self->phase[TRM_PHASE_SAMPLE].task[i].attempts = trm_table_first_attempt(self->table);
         master_task_queue(self, TRM_PHASE_SAMPLE, i, false);
     }
     for (unsigned phase = TRM_PHASE_MAP; phase < TRM_PHASES; phase++) {
         const trm_table_phase *known = &self->job->phase[phase];
         for (uint32_t i = 0; i < known->tasks; i++) {
-            if (known->task[i].state != TRM_TASK_PENDING)
-                continue; /* its fence is known when it is lost */
-            self->phase[phase].task[i].attempts =
-                trm_table_first_attempt(self->table, known->task[i].attempt);
-            master_task_queue(self, phase, i, false);
+            self->phase[phase].task[i].attempts = trm_table_first_attempt(self->table);
+            if (known->task[i].state == TRM_TASK_PENDING)
+                master_task_queue(self, phase, i, false);
         }
     }
     return TRM_OK;

@@ -39,8 +39,6 @@ struct trm_adopter {
     bool listed;
     found_run *runs; /* of the first */
     size_t runs_at, runs_count, runs_room;
-    found_run *names; /* that runs were given which were taken, and of which epoch those are */
-    size_t names_count, names_room;
     trm_output_at *held; /* taken and not told yet */
     unsigned held_count;
 };
@@ -79,7 +77,6 @@ void trm_adopter_destroy(trm_adopter *self, bool keep)
     free_stores(self->first);
     free_stores(self->taken);
     free(self->runs);
-    free(self->names);
     free(self->held);
     free(self);
 }
@@ -171,55 +168,11 @@ static void look(trm_adopter *self)
 
 /* ---- Taking ------------------------------------------------------------------------------------ */
 
-static found_run *find_taken(trm_adopter *self, const found_run *run)
-{
-    for (size_t i = 0; i < self->names_count; i++)
-        if (self->names[i].task == run->task && self->names[i].attempt == run->attempt)
-            return &self->names[i];
-    return NULL;
-}
-
-/* Without room for it a name is never given to another run. */
-static void note_taken(trm_adopter *self, const found_run *run)
-{
-    if (self->names_count == TRM_ADOPT_NAMES_MAX)
-        return;
-    if (self->names_count == self->names_room) {
-        size_t room = self->names_room ? self->names_room * 2 : 256;
-        found_run *grown = realloc(self->names, room * sizeof *grown);
-        if (!grown)
-            return;
-        self->names = grown;
-        self->names_room = room;
-    }
-    self->names[self->names_count++] = *run;
-}
-
-/* What was taken over has its first name, too. What has none other was made here, be it under a name that
- * was given to another before. */
-static bool has_two_names(const char *path)
-{
-    struct stat about;
-    return lstat(path, &about) == 0 && about.st_nlink > 1;
-}
-
-/* Of an attempt with this number there may be a run of an earlier launch, too, that was not committed and
- * came with a store: then nobody reads it. What this rank has made itself stays. */
-static trm_status give_name(trm_adopter *self, const found_run *run, const char *from, const char *to,
-                            trm_err *err)
+/* What has this name already is the same attempt's, whoever made it: see trm_table_first_attempt. */
+static trm_status give_name(trm_adopter *self, const char *from, const char *to, trm_err *err)
 {
     trm_status status = self->fs->ops->link(self->fs, from, to, err);
-    found_run *older = status == TRM_AGAIN ? find_taken(self, run) : NULL;
-    if (status == TRM_OK)
-        note_taken(self, run);
-    if (!older || older->epoch >= run->epoch || !has_two_names(to))
-        return status;
-    status = self->fs->ops->remove(self->fs, to, err);
-    if (status == TRM_OK)
-        status = self->fs->ops->link(self->fs, from, to, err);
-    if (status == TRM_OK)
-        older->epoch = run->epoch;
-    return status;
+    return status == TRM_AGAIN ? TRM_OK : status;
 }
 
 /* One that was being written when its rank died has no index, and is left there. */
@@ -245,7 +198,7 @@ static bool take_run(trm_adopter *self, const found_run *run)
         return false;
     trm_status status = check_run(self, run, from, &err);
     if (status == TRM_OK)
-        status = give_name(self, run, from, to, &err);
+        status = give_name(self, from, to, &err);
     if (status != TRM_OK)
         trm_debug("a run is not taken over: %s", err.text);
     return status == TRM_OK;
@@ -274,7 +227,7 @@ static void take_copy(trm_adopter *self, const found_run *run)
         return;
     trm_status status = check_run(self, run, from, &err);
     if (status == TRM_OK)
-        status = give_name(self, run, from, to, &err);
+        status = give_name(self, from, to, &err);
     if (status == TRM_OK)
         status = self->fs->ops->link(self->fs, from, copy, &err);
     if (status == TRM_OK)

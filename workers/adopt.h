@@ -17,11 +17,10 @@
 #include "workers/copies.h"
 
 #define TRM_ADOPT_STEP_RUNS 64u
-#define TRM_ADOPT_QUEUE_MAX 65536u     /* stores that wait */
-#define TRM_ADOPT_TAKEN_MAX 65536u     /* … that were taken, to be removed at the end; others stay */
-#define TRM_ADOPT_RUNS_MAX (4u << 20)  /* of one store; the others are as good as lost */
-#define TRM_ADOPT_NAMES_MAX (4u << 20) /* known to be taken over; other names keep their run */
-#define TRM_HELD_FRAME_MAX 4096u       /* runs in one HELD */
+#define TRM_ADOPT_QUEUE_MAX 65536u    /* stores that wait */
+#define TRM_ADOPT_TAKEN_MAX 65536u    /* … that were taken, to be removed at the end; others stay */
+#define TRM_ADOPT_RUNS_MAX (4u << 20) /* of one store; the others are as good as lost */
+#define TRM_HELD_FRAME_MAX 4096u      /* runs in one HELD */
 
 typedef struct trm_adopter trm_adopter;
 

@@ -117,7 +117,6 @@ static bool pause_one(process *p)
 
 static void lose_runs(world *w, const char *scratch, unsigned permille)
 {
-    w->lost_runs = true;
     for (size_t i = 0; i < w->runs.count; i++)
         if (strncmp(w->runs.run[i].store, scratch, strlen(scratch)) == 0 && often(w, permille))
             w->runs.run[i].gone = true;

@@ -176,8 +176,6 @@ static bool could_be_taken(const process *p, const known_task *was, uint32_t tas
         const sim_run *run = &w->runs.run[i];
         if (run->gone || run->task != task || run->attempt != was->attempt)
             continue;
-        if (!run->copy_of && (run->made != was->made || run->taken_of))
-            return false; /* it may have the name: of what is in it nobody can know whether it is the same */
         bool is_copy = run->copy_of == was->epoch && run->made == was->made;
         for (uint32_t rank = 0; rank < l->ranks && is_copy; rank++) {
             snprintf(scratch, sizeof scratch, "/scratch/%u/", l->process[rank].host);
@@ -202,7 +200,7 @@ static void check_moved(process *p, uint32_t task, const known_task *was, const 
         any = true;
         same |= run->made == was->made;
     }
-    if (was->made && any && !same && !w->lost_runs)
+    if (was->made && any && !same)
         world_fail(w, "the output of map %u is read on rank %u, where another attempt's is", task, now->rank);
     const process *before = was->rank < l->ranks ? &l->process[was->rank] : NULL;
     w->totals->outputs_moved +=

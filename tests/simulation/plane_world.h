@@ -167,7 +167,6 @@ struct world {
     bool done;  /* a launch has told so */
     bool again; /* … and another was started after it */
     bool was_full;
-    bool lost_runs;        /* one by one, and another may have got the name of one */
     uint64_t hidden_epoch; /* whose logs cannot be reached … */
     uint32_t hidden;       /* … of these ranks: bits; for ever when spec.unsafe_recover is given for it */
     launch launch[LIVE_LAUNCHES_MAX];

@@ -75,7 +75,7 @@ static void copy_one(sim_worker *self, const trm_output_at *at)
     if (from && !trm_draw_often(&self->draw, COPY_FAIL_PERMILLE)) {
         sim_run copy = *from;
         copy.copy_of = self->epoch;
-        copy.taken_of = copy.told_term = 0;
+        copy.told_term = 0;
         sim_runs_add(self->config.runs, self->store, &copy);
         self->copies_due = true;
         return;

@@ -13,9 +13,8 @@ typedef struct sim_run {
     uint64_t epoch;
     uint32_t task, attempt;
     bool gone;
-    uint64_t taken_of; /* 0: made here; else of the launch whose name it had where it was taken from */
-    uint64_t made;     /* by the launch that ran the attempt: what is in it */
-    uint64_t copy_of;  /* 0: no copy; else as trm_copied.epoch … */
+    uint64_t made;               /* by the launch that ran the attempt: what is in it */
+    uint64_t copy_of;            /* 0: no copy; else as trm_copied.epoch … */
     uint64_t told_ns, told_term; /* … and when the master of which term was told of it last */
 } sim_run;
 

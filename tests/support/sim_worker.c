@@ -342,27 +342,20 @@ static void on_setup(sim_worker *self, const trm_wire_header *header, trm_reader
     trm_ledger_send_again(&self->ledger);
 }
 
-static uint64_t taken_as(const sim_run *run)
+/* A run of the store that can be taken. */
+static bool can_take(const trm_store *store, const sim_run *run)
 {
-    return run->copy_of ? run->copy_of : run->epoch;
+    return !run->gone && run->epoch == store->epoch && strcmp(run->store, store->path) == 0;
 }
 
-/* A run of the store that can be taken: see give_name of workers/adopt.c. */
-static bool can_take(const sim_worker *self, const trm_store *store, const sim_run *run)
-{
-    if (run->gone || run->epoch != store->epoch || strcmp(run->store, store->path) != 0)
-        return false;
-    const sim_run *older =
-        sim_runs_find(self->config.runs, self->store, self->epoch, run->task, run->attempt);
-    return !older || (older->taken_of && older->taken_of < taken_as(run));
-}
-
+/* What has the name there is the same: see give_name of workers/adopt.c. */
 static void take(sim_worker *self, sim_run *run)
 {
-    sim_run *older = sim_runs_find(self->config.runs, self->store, self->epoch, run->task, run->attempt);
-    if (older)
-        older->gone = true;
-    run->taken_of = taken_as(run);
+    sim_run *there = sim_runs_find(self->config.runs, self->store, self->epoch, run->task, run->attempt);
+    if (there) {
+        assert(there->made == run->made);
+        there->gone = true;
+    }
     strcpy(run->store, self->store);
     run->epoch = self->epoch;
     run->told_term = 0;
@@ -376,7 +369,7 @@ static void tell_copies_of(sim_worker *self, const trm_store *store)
     for (size_t i = 0; i < self->config.runs->count; i++) {
         const sim_run *run = &self->config.runs->run[i];
         trm_copied it = {.task = run->task, .attempt = run->attempt, .epoch = run->copy_of, .bytes = 100};
-        if (!run->copy_of || !can_take(self, store, run))
+        if (!run->copy_of || !can_take(store, run))
             continue;
         trm_copied_encode(&it, frame);
         any = true;
@@ -395,7 +388,7 @@ static void on_adopt(sim_worker *self, trm_reader *body)
         trm_held_encode(&adopted, sim_worker_begin(self, TRM_WIRE_HELD));
         for (size_t i = 0; i < self->config.runs->count; i++) {
             sim_run *run = &self->config.runs->run[i];
-            if (!can_take(self, &adopted.store, run))
+            if (!can_take(&adopted.store, run))
                 continue;
             take(self, run);
             trm_output_at at = {

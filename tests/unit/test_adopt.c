@@ -1,5 +1,5 @@
-/* workers/adopt: runs of another store are had by two ranks one after the other, none takes the name of
- * what the rank has made itself, and what was never committed gives way to what was. */
+/* workers/adopt: runs of another store are had by two ranks one after the other, and one that lies there
+ * already stays. */
 #include "workers/adopt.h"
 
 #include "temp_tree.h"
@@ -83,6 +83,15 @@ static off_t size_of(const char *store, uint64_t epoch, uint32_t task)
     struct stat about;
     path_of(path, store, epoch, task, 0);
     return stat(path, &about) == 0 ? about.st_size : -1;
+}
+
+static ino_t inode_of(const char *store, uint64_t epoch, uint32_t task)
+{
+    char path[1024];
+    struct stat about;
+    path_of(path, store, epoch, task, 0);
+    assert_int_equal(stat(path, &about), 0);
+    return about.st_ino;
 }
 
 static void take_frame(world *self, trm_wire_type type, trm_reader *body)
@@ -185,49 +194,21 @@ static void what_is_gone_is_not_said_to_be_held(void **state)
     world_close(&self);
 }
 
-static void a_run_that_was_not_committed_gives_way(void **state)
+/* What has the name there is the same attempt's: it is there, and stays. */
+static void what_lies_there_already_is_held(void **state)
 {
     world self;
     world_init(&self);
-    char *older = make_store(&self, "older"), *store = make_store(&self, "store");
-    make_run(older, EPOCH - 1, 1, 10); /* its launch was lost before it could be committed … */
-    make_run(store, EPOCH, 1, 200);    /* … and the task was run again */
-    assert_int_equal(adopt(&self, older, EPOCH - 1), 1);
-    assert_int_equal(adopt(&self, store, EPOCH), 1);
-    assert_int_equal(size_of(self.own, EPOCH, 1), size_of(store, EPOCH, 1));
-    assert_int_equal(adopt(&self, older, EPOCH - 1), 0); /* and not the other way round */
-    assert_int_equal(size_of(self.own, EPOCH, 1), size_of(store, EPOCH, 1));
-    world_close(&self);
-}
-
-static void what_it_has_made_itself_stays(void **state)
-{
-    world self;
-    world_init(&self);
-    char *older = make_store(&self, "older");
-    make_run(older, EPOCH - 1, 1, 10);
-    make_run(self.own, EPOCH, 1, 200);
-    off_t size = size_of(self.own, EPOCH, 1);
-    assert_int_equal(adopt(&self, older, EPOCH - 1), 0);
-    assert_int_equal(size_of(self.own, EPOCH, 1), size);
-    world_close(&self);
-}
-
-/* The attempt's number was that of a run that was taken over, lost to the master, and given out again. */
-static void what_it_makes_itself_later_stays(void **state)
-{
-    world self;
-    world_init(&self);
-    char *oldest = make_store(&self, "oldest"), *older = make_store(&self, "older");
-    make_run(oldest, EPOCH - 2, 1, 10);
-    make_run(older, EPOCH - 1, 1, 100);
-    off_t size = size_of(oldest, EPOCH - 2, 1);
-    assert_int_equal(adopt(&self, oldest, EPOCH - 2), 1);
-    make_run(self.own, EPOCH, 1, 200);
-    assert_int_equal(size_of(oldest, EPOCH - 2, 1), size); /* others may have it, too */
-    size = size_of(self.own, EPOCH, 1);
-    assert_int_equal(adopt(&self, older, EPOCH - 1), 0);
-    assert_int_equal(size_of(self.own, EPOCH, 1), size);
+    char *store = make_store(&self, "store"), *other = make_store(&self, "other");
+    make_run(store, EPOCH - 1, 1, 10);
+    make_run(other, EPOCH - 1, 1, 10);
+    make_run(store, EPOCH - 1, 2, 10);
+    make_run(self.own, EPOCH, 2, 10);
+    ino_t own = inode_of(self.own, EPOCH, 2);
+    assert_int_equal(adopt(&self, store, EPOCH - 1), 2);
+    assert_int_equal(adopt(&self, other, EPOCH - 1), 1);
+    assert_int_equal(inode_of(self.own, EPOCH, 1), inode_of(store, EPOCH - 1, 1));
+    assert_int_equal(inode_of(self.own, EPOCH, 2), own);
     world_close(&self);
 }
 
@@ -300,18 +281,19 @@ static void a_copy_is_taken_once(void **state)
     world_close(&self);
 }
 
-/* The run that has its name is one of an attempt that is not committed, or the same: both stay unread. */
-static void a_copy_does_not_replace_what_this_rank_has_made(void **state)
+static void a_copy_of_what_lies_there_is_taken_as_one(void **state)
 {
     world self;
     world_init(&self);
     char *store = make_store(&self, "store");
     make_copy(store, EPOCH - 1, 1, 10);
-    make_run(self.own, EPOCH, 1, 200);
-    off_t size = size_of(self.own, EPOCH, 1);
-    assert_int_equal(adopt(&self, store, EPOCH - 1), 0); /* nothing is told of a copy */
-    assert_int_equal(size_of(self.own, EPOCH, 1), size);
-    assert_false(is_copy(self.own, EPOCH - 1, 1));
+    make_run(self.own, EPOCH, 1, 10);
+    ino_t own = inode_of(self.own, EPOCH, 1);
+    take_over(&self, store, EPOCH - 1);
+    assert_int_equal(one_copied(&self).epoch, EPOCH - 1);
+    assert_int_equal(held(&self), 1);
+    assert_int_equal(inode_of(self.own, EPOCH, 1), own);
+    assert_true(is_copy(self.own, EPOCH - 1, 1));
     world_close(&self);
 }
 
@@ -320,12 +302,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(runs_stay_where_they_were),
         cmocka_unit_test(what_is_gone_is_not_said_to_be_held),
-        cmocka_unit_test(a_run_that_was_not_committed_gives_way),
-        cmocka_unit_test(what_it_has_made_itself_stays),
-        cmocka_unit_test(what_it_makes_itself_later_stays),
+        cmocka_unit_test(what_lies_there_already_is_held),
         cmocka_unit_test(a_copy_is_told_as_one_of_its_launch_until_it_is_renewed),
         cmocka_unit_test(a_copy_is_taken_once),
-        cmocka_unit_test(a_copy_does_not_replace_what_this_rank_has_made),
+        cmocka_unit_test(a_copy_of_what_lies_there_is_taken_as_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -131,6 +131,16 @@ static void attempts_are_gone_when_all_have_left(void **state)
     end(self);
 }
 
+/* A log that is lost may have had masters, and they may have given out attempts. */
+static void attempts_of_masters_that_nobody_knows_are_left_out(void **state)
+{
+    shape of = {.tasks = 1, .ranks = RANKS, .hosts = RANKS, .replicas = 1, .unsafe_recover = true};
+    world *self = begin_shaped(&of, (uint32_t[]){1, 1});
+    assert_int_equal(order_of(self, TRM_PHASE_MAP, 0)->order.attempt,
+                     TRM_TABLE_MASTERS_UNKNOWN * TRM_MASTER_ATTEMPTS);
+    end(self);
+}
+
 /* The last order that was asked back; NULL: none was. */
 static given *recalled(world *self)
 {
@@ -290,6 +300,7 @@ int main(void)
         cmocka_unit_test(a_job_does_not_fail_because_tasks_are_asked_back),
         cmocka_unit_test(what_is_read_counts_while_its_map_runs),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
+        cmocka_unit_test(attempts_of_masters_that_nobody_knows_are_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

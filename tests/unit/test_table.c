@@ -196,7 +196,7 @@ static void failures_count_once_and_begin_again_with_a_launch(void **state)
     make_epoch(2);
     apply(&table, NULL);
     assert_int_equal(task->failures, 0);
-    make_fail(0, 2, TRM_PHASE_MAP, 3, 0);
+    make_fail(0, 2, TRM_PHASE_MAP, 3, 5);
     apply(&table, NULL);
     assert_int_equal(task->failures, 1);
     assert_int_equal(table.jobs[0]->phase[TRM_PHASE_MAP].failures, 3);
@@ -286,32 +286,53 @@ static void masters_of_a_launch_are_counted(void **state)
     make_master(2, 1); /* a launch has terms of its own */
     apply(&table, NULL);
     assert_int_equal(table.epoch_masters, 1);
+    assert_int_equal(table.masters, 3);
     assert_int_equal(table.failovers, 1);
     trm_table_close(&table);
 }
 
-/* Whatever the fence rises to while it leads: it gives out numbers from its first one on, and
- * after an output that is lost, of another master, from a first one again. */
+/* Of the same launch or of another, be it that the log of those between is lost. */
 static void no_two_masters_give_out_the_same_attempt(void **state)
 {
     trm_table table;
     begin(&table, 1, 1);
-    for (int round = 0; round < 200; round++) {
-        uint32_t fence = chance(5) ? 0 : chance(3000), end = 0;
-        table.epoch_masters = 0;
-        for (uint32_t n = 0; n < 10; n++) {
-            table.epoch_masters++;
-            uint32_t first = trm_table_first_attempt(&table, fence), used = chance(TRM_MASTER_ATTEMPTS);
-            assert_true(first >= fence && first >= end && first >= n * TRM_MASTER_ATTEMPTS);
-            end = first + used + 1;
-            if (chance(3) == 0) /* one of these was committed, and lost */
-                fence = first + chance(used + 1) + 1;
+    assert_int_equal(trm_table_first_attempt(&table), 0);
+    uint64_t epoch = 1, term = 0, end = 0;
+    for (int n = 0; n < 200; n++) {
+        bool unsafe = chance(10) == 0;
+        if (n && chance(3) == 0) {
+            trm_command_begin(&command, TRM_COMMAND_EPOCH, 0);
+            trm_epoch_encode(&(trm_epoch){.epoch = ++epoch, .ranks = 2, .unsafe = unsafe}, &command);
+            apply(&table, NULL);
+            end += unsafe ? TRM_TABLE_MASTERS_UNKNOWN * (uint64_t)TRM_MASTER_ATTEMPTS : 0;
         }
+        make_master(epoch, ++term);
+        apply(&table, NULL);
+        uint32_t first = trm_table_first_attempt(&table);
+        assert_true(first >= end);
+        end = (uint64_t)first + TRM_MASTER_ATTEMPTS;
     }
-    table.epoch_masters = 1;
-    assert_int_equal(trm_table_first_attempt(&table, 0), 0);
-    table.epoch_masters = UINT32_MAX;
-    assert_true(trm_table_first_attempt(&table, UINT32_MAX) == UINT32_MAX);
+    trm_table_close(&table);
+}
+
+static void masters_are_bounded(void **state)
+{
+    trm_table table;
+    begin(&table, 1, 1);
+    table.masters = TRM_TABLE_MASTERS_MAX - 1;
+    make_master(1, 1);
+    apply(&table, NULL);
+    assert_true(trm_table_first_attempt(&table) <= UINT32_MAX - TRM_MASTER_ATTEMPTS);
+    uint64_t refused = table.refused;
+    make_master(1, 2);
+    apply(&table, NULL);
+    assert_int_equal(table.masters, TRM_TABLE_MASTERS_MAX);
+    assert_int_equal(table.master_term, 1);
+    assert_int_equal(table.refused, refused + 1);
+    trm_command_begin(&command, TRM_COMMAND_EPOCH, 0);
+    trm_epoch_encode(&(trm_epoch){.epoch = 2, .ranks = 2, .unsafe = true}, &command);
+    apply(&table, NULL);
+    assert_int_equal(table.masters, TRM_TABLE_MASTERS_MAX);
     trm_table_close(&table);
 }
 
@@ -639,6 +660,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_map_output_of_another_launch_lives_when_it_is_adopted),
         cmocka_unit_test(masters_of_a_launch_are_counted),
         cmocka_unit_test(no_two_masters_give_out_the_same_attempt),
+        cmocka_unit_test(masters_are_bounded),
         cmocka_unit_test(failures_of_late_masters_count_once),
         cmocka_unit_test(skipped_records_fence_and_stay),
         cmocka_unit_test(a_task_has_a_bound_of_skipped_records),
