@@ -185,6 +185,14 @@ void raft_reset_election_timer(trm_raft *self)
     self->election_at_ns = self->now_ns + least_ns + trm_random_next(&self->random) % least_ns;
 }
 
+void raft_postpone_election(trm_raft *self)
+{
+    uint64_t least_ns = (self->options.election_ns + RAFT_HURRY_PART - 1) / RAFT_HURRY_PART;
+    uint64_t at = self->now_ns + least_ns + trm_random_next(&self->random) % least_ns;
+    if (at > self->election_at_ns)
+        self->election_at_ns = at;
+}
+
 void raft_become_follower(trm_raft *self, uint64_t term, uint64_t leader)
 {
     bool is_new_term = term > self->term, led = self->role == TRM_RAFT_LEADER;

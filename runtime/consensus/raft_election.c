@@ -164,6 +164,25 @@ static bool is_up_to_date(const trm_raft *self, const trm_raft_message *message)
     return message->log_term > term || (message->log_term == term && message->index >= index);
 }
 
+/* Of nodes that ask at the same time one goes first, the same for all: where every voter that lives
+ * is needed, two candidates of a term are none. Nobody is refused for it: the other may never hear
+ * of who goes first. */
+static bool goes_first(const trm_raft *self, const trm_raft_message *message)
+{
+    uint64_t index, term;
+    last_durable(self, &index, &term);
+    return message->log_term > term || message->index > index || message->from < self->options.node;
+}
+
+/* A pre-vote that is granted is given the time to become a vote (9.6 leaves it open). */
+static void make_way(trm_raft *self, const trm_raft_message *message)
+{
+    if (self->role == TRM_RAFT_PRE_CANDIDATE && goes_first(self, message))
+        raft_become_follower(self, self->term, TRM_RAFT_NONE);
+    if (self->role == TRM_RAFT_FOLLOWER)
+        raft_postpone_election(self);
+}
+
 /* RequestVote, figure 3.1; its pre-vote, 9.6. Who asks is answered, whatever this node
  * believes of its own membership: one that was promoted must vote before it has learnt of
  * it, and learners are not asked (4.1). */
@@ -184,6 +203,7 @@ void raft_on_vote(trm_raft *self, const trm_raft_message *message)
     if (grant && pre) {
         answer.term = message->term;
         raft_send(self, &answer, 0);
+        make_way(self, message);
         return;
     }
     if (grant) {

@@ -179,6 +179,7 @@ void raft_set_hard(trm_raft *self, uint64_t term, uint64_t vote);
 /* The write after which term and vote are durable; 0: they are. */
 uint64_t raft_hard_after(const trm_raft *self);
 void raft_reset_election_timer(trm_raft *self);
+void raft_postpone_election(trm_raft *self); /* by a part of a timeout, from now on */
 /* A message from this node in this term, without content. */
 trm_raft_message raft_message_to(const trm_raft *self, trm_raft_message_type type, uint64_t to);
 /* Leaves with the first take after the write `after` is durable. */
