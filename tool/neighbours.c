@@ -5,7 +5,7 @@
 #include "runtime/clock.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,39 +29,62 @@ static bool is_watched(const trm_neighbours *self, uint32_t rank)
     return false;
 }
 
+/* False: it cannot be watched. */
+static bool watch(trm_neighbours *self, int fd, uint32_t rank)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = rank};
+    if (!self->fd)
+        self->fd = epoll_create1(EPOLL_CLOEXEC);
+    return self->fd > 0 && epoll_ctl(self->fd, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
 void trm_neighbours_watch(trm_neighbours *self, const trm_begin *begin)
 {
     for (uint32_t i = 0; i < begin->neighbours && self->count < TRM_NEIGHBOURS_MAX; i++) {
         uint64_t pid = begin->neighbour[i].pid;
-        if (pid == 0 || pid > INT32_MAX || is_watched(self, begin->neighbour[i].rank))
+        uint32_t rank = begin->neighbour[i].rank;
+        if (pid == 0 || pid > INT32_MAX || is_watched(self, rank))
             continue;
         int fd = open_pidfd(pid);
         if (fd < 0 && errno == ESRCH)
             fd = GONE;
+        if (fd >= 0 && !watch(self, fd, rank)) {
+            close(fd);
+            continue;
+        }
         if (fd < 0 && fd != GONE)
             continue;
         self->item[self->count].fd = fd;
-        self->item[self->count++].rank = begin->neighbour[i].rank;
+        self->item[self->count++].rank = rank;
+        self->look_ns = 0;
     }
+}
+
+int trm_neighbours_fd(const trm_neighbours *self)
+{
+    return self->count && self->fd > 0 ? self->fd : -1;
+}
+
+void trm_neighbours_woken(trm_neighbours *self)
+{
+    self->look_ns = 0;
 }
 
 static void take_out(trm_neighbours *self, uint32_t i)
 {
     if (self->item[i].fd >= 0)
-        close(self->item[i].fd);
+        close(self->item[i].fd); /* which takes it out of the set, too */
     self->item[i] = self->item[--self->count];
 }
 
 bool trm_neighbours_next_dead(trm_neighbours *self, uint32_t *rank, uint64_t now_ns)
 {
-    struct pollfd fds[TRM_NEIGHBOURS_MAX];
     if (!self->count || now_ns < self->look_ns)
         return false;
-    for (uint32_t i = 0; i < self->count; i++)
-        fds[i] = (struct pollfd){.fd = self->item[i].fd, .events = POLLIN};
-    int ready = poll(fds, self->count, 0);
+    struct epoll_event event;
+    bool any = self->fd > 0 && epoll_wait(self->fd, &event, 1, 0) > 0;
     for (uint32_t i = 0; i < self->count; i++) {
-        if (self->item[i].fd != GONE && (ready <= 0 || !fds[i].revents))
+        if (self->item[i].fd != GONE && (!any || event.data.u32 != self->item[i].rank))
             continue;
         *rank = self->item[i].rank;
         take_out(self, i);
@@ -75,4 +98,7 @@ void trm_neighbours_close(trm_neighbours *self)
 {
     while (self->count)
         take_out(self, 0);
+    if (self->fd > 0)
+        close(self->fd);
+    self->fd = 0;
 }

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FDS_MAX 8u
+#define FDS_MAX 9u
 
 typedef struct rank {
     const trm_spec *spec;
@@ -98,10 +98,12 @@ static void sleep_a_little(rank *self, uint64_t now_ns, uint64_t wake_ns)
 {
     struct pollfd fds[FDS_MAX];
     int numbers[FDS_MAX];
-    unsigned count = trm_worker_fds(self->worker, numbers, FDS_MAX - 1);
-    int log_fd = trm_control_fd(self->control);
+    unsigned count = trm_worker_fds(self->worker, numbers, FDS_MAX - 2);
+    int log_fd = trm_control_fd(self->control), neighbours = trm_neighbours_fd(&self->neighbours);
     if (log_fd >= 0)
         numbers[count++] = log_fd;
+    if (neighbours >= 0)
+        numbers[count++] = neighbours;
     for (unsigned i = 0; i < count; i++)
         fds[i] = (struct pollfd){.fd = numbers[i], .events = POLLIN};
     uint64_t ns = (uint64_t)self->sleep_us * 1000;
@@ -110,7 +112,8 @@ static void sleep_a_little(rank *self, uint64_t now_ns, uint64_t wake_ns)
     else if (wake_ns - now_ns < ns)
         ns = wake_ns - now_ns;
     struct timespec time = {.tv_nsec = (long)ns};
-    ppoll(fds, count, &time, NULL);
+    if (ppoll(fds, count, &time, NULL) > 0 && neighbours >= 0 && fds[count - 1].revents)
+        trm_neighbours_woken(&self->neighbours);
     uint32_t longer = self->sleep_us * 3 / 2 + 1;
     self->sleep_us = longer < TRM_LOOP_SLEEP_US_MAX ? longer : TRM_LOOP_SLEEP_US_MAX;
 }

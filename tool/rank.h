@@ -10,7 +10,7 @@
 #include "tool/options.h"
 
 #define TRM_LOOP_SLEEP_US_MIN 50u   /* of an idle loop: MPI must be looked at, it wakes nobody … */
-#define TRM_LOOP_SLEEP_US_MAX 6000u /* … longer and longer, since a look costs 20 to 50 microseconds */
+#define TRM_LOOP_SLEEP_US_MAX 8000u /* … longer and longer, since a look costs up to 100 microseconds */
 #define TRM_CLOSE_LINGER_MS 500u    /* for the last messages to leave */
 
 /* Runs this rank to the end of the job. Returns the exit code. Call it before MPI and before
