@@ -103,6 +103,8 @@ static trm_status make_file(generator *self, trm_err *err)
     trm_fs *fs = trm_fs_posix();
     int flags = TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_EXCLUSIVE | TRM_FS_SHARED;
     trm_status status = fs->ops->open(fs, aside, flags, &file, err);
+    if (status == TRM_ELOST)
+        return trm_err_set(err, TRM_EOUTPUT, "the directory of %s is not there: make it first", self->path);
     if (status != TRM_OK)
         return status;
     status = write_all(self, file, err);

@@ -94,14 +94,31 @@ ranks_of_job() {
 }
 is_gone() { ! kill -0 "$old" 2>/dev/null; }
 
+# MPI_Finalize of one rank waits for all others: who leaves alone must not call it.
+seen=$work/finalize_seen
+shim=$builddir/tests/support/.libs/finalize_seen.so
+mkdir "$seen"
+start_seen() { # a sanitizer wants to be preloaded first
+    [ "$sanitized" = 0 ] || { start "$@"; return; }
+    LD_PRELOAD=$shim TRM_FINALIZE_SEEN=$seen
+    export LD_PRELOAD TRM_FINALIZE_SEEN
+    start "$@"
+    started=$?
+    unset LD_PRELOAD TRM_FINALIZE_SEEN
+    return $started
+}
+
 name='the leader alone is told to go: it hands the lead over'
-if start -n 3; then
+if start_seen -n 3; then
     old=$leader
     term=$(field term)
     kill -TERM "$leader"
     if await 'another rank leads' has_other_leader && await 'the old leader has gone' is_gone; then
         [ "$(field term)" = $((term + 1)) ] || fail "$name: one election" "term $(field term) after $term"
+        [ ! -e "$seen/$old" ] || fail "$name: without MPI_Finalize" 'it has called it'
         finish_job "$name"
+        [ "$sanitized" = 1 ] || [ "$(ls "$seen" | wc -l)" -eq 2 ] ||
+            fail "$name: the others with MPI_Finalize" "$(ls "$seen" | wc -l) of 2 have called it"
     else
         fail "$name" "$why"
         kill $job

@@ -203,6 +203,11 @@ static void files_are_whole(void **state)
                      0);
     assert_int_equal(stat(records, &about), 0);
     assert_int_equal(about.st_size, 300);
+    char *nowhere = temp_tree_name(&tree, "none/records");
+    assert_int_equal(
+        command(said, sizeof said, (const char *const[]){"records", "-n", "3", "-o", nowhere, NULL}),
+        TRM_EXIT_REFUSED);
+    assert_non_null(strstr(said, "none/records is not there: make it first"));
     check_names(&tree, 2);
     temp_tree_close(&tree);
 }
