@@ -501,17 +501,27 @@ static void lookout_step(trm_master *self, uint64_t *wake_ns)
     master_wake(wake_ns, self->lookout_ns);
 }
 
+/* Each names all ranks: when thousands come at once, some a step. */
 static bool setup_step(trm_master *self, uint64_t *wake_ns)
 {
     bool any = false, left = false;
+    uint32_t peers = 0;
+    uint32_t begin = self->setup_at;
     for (uint32_t i = 0; i < self->config.ranks; i++) {
-        master_rank *rank = &self->ranks[i];
+        uint32_t number = (begin + i) % self->config.ranks;
+        master_rank *rank = &self->ranks[number];
         if (!rank->setup_due || rank->state != RANK_READY)
             continue;
-        rank->setup_due = !send_setup(self, i);
+        if (peers >= SETUP_STEP_PEERS) {
+            self->setup_at = number; /* whose queues are full do not keep others waiting */
+            left = true;
+            break;
+        }
+        peers += self->config.ranks;
+        rank->setup_due = !send_setup(self, number);
         any |= !rank->setup_due;
         left |= rank->setup_due;
-        master_rank_hungry(self, i);
+        master_rank_hungry(self, number);
     }
     self->any_setup_due = left;
     if (left)

@@ -73,6 +73,7 @@ typedef struct bench {
     size_t inbox_at, inbox_len, inbox_room;
     trm_writer out;                         /* orders for workers: u32 to, u32 len, frame */
     uint32_t set_up, ended;                 /* workers */
+    uint64_t longest_ns;                    /* turn, by the wall clock */
     uint64_t master_ns, start_ns;           /* of the master; until all workers were set up */
     double share;                           /* of the processor that this process had: others may run, too */
     uint64_t bytes_out, start_out, reports; /* sent; until all workers were set up */
@@ -370,7 +371,9 @@ static bool turn(bench *self, uint64_t *wake_ns)
         trm_master_receive(self->master, it->from, &header, &body, now_ns);
     }
     bool any = trm_master_step(self->master, now_ns, now_ns / TRM_NS_PER_MS, wake_ns);
-    self->master_ns += trm_clock_now_ns() - begin_ns;
+    uint64_t took_ns = trm_clock_now_ns() - begin_ns;
+    self->master_ns += took_ns;
+    self->longest_ns = took_ns > self->longest_ns ? took_ns : self->longest_ns;
     counts = false;
     for (size_t i = 0; i < letters; i++)
         free(self->inbox[(self->inbox_at + i) % self->inbox_room].bytes);
@@ -525,10 +528,10 @@ static void print_row(bool reduces, uint32_t tasks, uint32_t ranks, bool first)
         snprintf(a_task, sizeof a_task, "%.0f", (double)(counted_max - bytes_above) / (all - tasks_above));
     bytes_above = counted_max;
     tasks_above = all;
-    printf("| %s | %u | %u | %.0f | %.2f | %.1f | %s | %.0f |\n", reduces ? "map, reduce" : "map only", ranks,
-           all, it.share * (double)it.start_ns / 1e3 / ranks,
+    printf("| %s | %u | %u | %.0f | %.2f | %.1f | %s | %.0f | %.0f |\n", reduces ? "map, reduce" : "map only",
+           ranks, all, it.share * (double)it.start_ns / 1e3 / ranks,
            it.share * (double)(it.master_ns - it.start_ns) / 1e3 / all, (double)counted_max / 1e6, a_task,
-           (double)(it.bytes_out - it.start_out) / all);
+           (double)(it.bytes_out - it.start_out) / all, (double)it.longest_ns / 1e6);
     fflush(stdout);
 }
 
@@ -540,7 +543,7 @@ int main(int argc, char **argv)
     uint32_t only_workers = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0;
     printf(
         "| job | workers | tasks | us to begin, a worker | us a task | MB in all | bytes a task | bytes sent "
-        "a task |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+        "a task | longest turn, ms |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for (unsigned reduces = 0; reduces < 2; reduces++) {
         if (argc > 1 && (strcmp(argv[1], "reduce") == 0) != reduces)
             continue;

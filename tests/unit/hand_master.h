@@ -20,7 +20,7 @@
 
 #define MS TRM_NS_PER_MS
 #define RANKS 2u
-#define RANKS_MAX 4u
+#define RANKS_MAX 512u
 #define ORDERS_MAX 256u
 #define PAUSE_MS 200u /* longer than a rank that has refused an order is left alone */
 #define SET_UP_MS 100u
@@ -65,7 +65,8 @@ typedef struct world {
     unsigned adopting_count;
     trm_output_at outputs[ORDERS_MAX]; /* as told last, by task */
     bool dead[RANKS_MAX];
-    bool failed; /* END says so */
+    unsigned setups, setups_max; /* SETUPs of this step; of any */
+    bool failed;                 /* END says so */
 } world;
 
 /* ---- Messages ---------------------------------------------------------------------------------- */
@@ -103,6 +104,7 @@ static inline trm_status outbox_send(void *context, uint32_t to, const void *fra
         assert_true(trm_reader_ok(&body));
         take_order(self, to, header.type, &order);
     }
+    self->setups += header.type == TRM_WIRE_SETUP;
     while (header.type == TRM_WIRE_OUTPUTS && trm_reader_left(&body)) {
         trm_output_at at;
         trm_output_at_decode(&at, &body);
@@ -258,8 +260,11 @@ static inline void wait_ms(world *self, uint64_t ms)
             for (uint32_t i = 0; i < self->ranks; i++)
                 if (!self->dead[i])
                     say_pulse(self, i);
-        while (trm_master_step(self->master, self->now_ns, self->now_ns / MS, &wake_ns))
-            ;
+        for (bool any = true; any;) {
+            self->setups = 0;
+            any = trm_master_step(self->master, self->now_ns, self->now_ns / MS, &wake_ns);
+            self->setups_max = self->setups > self->setups_max ? self->setups : self->setups_max;
+        }
     }
 }
 

@@ -131,6 +131,19 @@ static void attempts_are_gone_when_all_have_left(void **state)
     end(self);
 }
 
+/* A SETUP names all of them: the leader must hear others between. */
+static void many_that_come_at_once_are_set_up_in_steps(void **state)
+{
+    static uint32_t executors[RANKS_MAX];
+    for (uint32_t i = 0; i < RANKS_MAX; i++)
+        executors[i] = 1;
+    shape of = {.tasks = ORDERS_MAX / 2, .ranks = RANKS_MAX, .hosts = RANKS_MAX, .replicas = 1};
+    world *self = begin_shaped(&of, executors);
+    assert_in_range(self->setups_max, 2, RANKS_MAX / 2);
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), ORDERS_MAX / 2);
+    end(self);
+}
+
 /* A log that is lost may have had masters, and they may have given out attempts. */
 static void attempts_of_masters_that_nobody_knows_are_left_out(void **state)
 {
@@ -301,6 +314,7 @@ int main(void)
         cmocka_unit_test(what_is_read_counts_while_its_map_runs),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
         cmocka_unit_test(attempts_of_masters_that_nobody_knows_are_left_out),
+        cmocka_unit_test(many_that_come_at_once_are_set_up_in_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
