@@ -99,7 +99,6 @@ void trm_epoch_encode(const trm_epoch *self, trm_writer *out)
     trm_put_varint(out, self->epoch);
     trm_put_varint(out, self->ranks);
     trm_put_varint(out, self->wall_ms);
-    trm_put_varint(out, self->unsafe);
 }
 
 void trm_epoch_decode(trm_epoch *self, trm_reader *in)
@@ -107,7 +106,6 @@ void trm_epoch_decode(trm_epoch *self, trm_reader *in)
     self->epoch = get_epoch(in);
     self->ranks = (uint32_t)trm_get_varint_max(in, TRM_RANKS_MAX);
     self->wall_ms = trm_get_varint(in);
-    self->unsafe = get_bool(in);
 }
 
 void trm_mastership_encode(const trm_mastership *self, trm_writer *out)

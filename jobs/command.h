@@ -28,7 +28,7 @@
 #include "jobs/traits.h"
 #include "jobs/wire.h"
 
-#define TRM_COMMAND_VERSION 4u
+#define TRM_COMMAND_VERSION 3u
 #define TRM_COMMAND_ITEMS_MAX 65536u
 #define TRM_IDENTITY_PATH_BYTES 4096u
 
@@ -68,8 +68,6 @@ typedef struct trm_epoch {
     uint64_t epoch; /* grows with every launch; from 1 */
     uint32_t ranks;
     uint64_t wall_ms;
-    bool unsafe; /* a majority of logs may have been missing: there may have been masters that nobody knows of
-                  */
 } trm_epoch;
 
 /* What a master proposes before anything else of its own: once it is applied the table holds all

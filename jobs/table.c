@@ -49,6 +49,12 @@ uint32_t trm_table_first_attempt(const trm_table *self)
     return self->masters ? (self->masters - 1) * TRM_MASTER_ATTEMPTS : 0;
 }
 
+void trm_table_masters_unknown(trm_table *self)
+{
+    uint32_t left = TRM_TABLE_MASTERS_MAX - self->masters;
+    self->masters += left < TRM_TABLE_MASTERS_UNKNOWN ? left : TRM_TABLE_MASTERS_UNKNOWN;
+}
+
 static trm_status no_memory(trm_err *err)
 {
     return trm_err_set(err, TRM_ENOMEM, "no memory for the job table");
@@ -187,12 +193,6 @@ static trm_status members_prune(trm_table *self, trm_err *err)
     return TRM_OK;
 }
 
-static void count_unknown_masters(trm_table *self)
-{
-    uint32_t left = TRM_TABLE_MASTERS_MAX - self->masters;
-    self->masters += left < TRM_TABLE_MASTERS_UNKNOWN ? left : TRM_TABLE_MASTERS_UNKNOWN;
-}
-
 static trm_status apply_epoch(trm_table *self, trm_reader *body, trm_err *err)
 {
     trm_epoch epoch;
@@ -210,8 +210,6 @@ static trm_status apply_epoch(trm_table *self, trm_reader *body, trm_err *err)
     self->epoch_ranks = epoch.ranks;
     self->epoch_ms = epoch.wall_ms;
     self->epoch_masters = 0;
-    if (epoch.unsafe)
-        count_unknown_masters(self);
     self->master_term = 0;
     for (uint32_t j = 0; j < self->jobs_count; j++) {
         trm_table_job *job = self->jobs[j];
@@ -405,7 +403,7 @@ static trm_status apply_lost(trm_table *self, uint32_t number, trm_table_job *jo
         bool accepted = !job_is_closed(self, job, epoch) && !phase->part && ref_is_current(task, &ref);
         if (accepted) {
             phase->live -= task->epoch == self->epoch;
-            task->attempt = task->epoch == self->epoch ? task->attempt + 1 : 0;
+            task->attempt++;
             task->state = TRM_TASK_PENDING;
             phase->committed--;
             phase->lost++;

@@ -27,7 +27,7 @@
 /* Numbers of attempts of a task that one master may give out: see trm_table_first_attempt. */
 #define TRM_MASTER_ATTEMPTS 1024u
 #define TRM_TABLE_MASTERS_MAX (UINT32_MAX / TRM_MASTER_ATTEMPTS)
-#define TRM_TABLE_MASTERS_UNKNOWN 1024u /* that logs which are lost may have had, at most */
+#define TRM_TABLE_MASTERS_UNKNOWN 1024u /* that logs which are missing may have had, at most */
 #define TRM_TABLE_JOBS_MAX 4096u
 #define TRM_TABLE_MEMBERS_MAX (4u * TRM_RANKS_MAX)
 
@@ -88,9 +88,9 @@ typedef struct trm_table {
     uint32_t epoch_ranks;
     uint64_t epoch_ms;
     uint32_t epoch_masters; /* that this launch has had */
-    uint32_t masters;       /* … and all launches, with those that only logs which are lost may have had */
-    uint64_t master_term;   /* of the last one of them; 0: none yet */
-    uint64_t failovers;     /* masters that came after another of their launch, all launches */
+    uint32_t masters;     /* … and all launches, with those that only logs which are missing may know of */
+    uint64_t master_term; /* of the last one of them; 0: none yet */
+    uint64_t failovers;   /* masters that came after another of their launch, all launches */
     uint64_t applied, refused; /* commands and items; for the record */
     trm_table_job **jobs;
     uint32_t jobs_count;
@@ -128,6 +128,9 @@ unsigned trm_table_skips(const trm_table_job *job, uint32_t task, uint32_t out[T
  * fenced or committed when it begins is below, and two runs of one name are the same attempt's,
  * wherever they are found. */
 uint32_t trm_table_first_attempt(const trm_table *self);
+/* Logs are missing that may know of later masters: the numbers of these are left out. Of the image
+ * that a launch begins with: no command says it, as the launch may die before one is in the log. */
+void trm_table_masters_unknown(trm_table *self);
 /* The member of (epoch, rank), or NULL. */
 const trm_member *trm_table_member(const trm_table *self, uint64_t epoch, uint32_t rank);
 

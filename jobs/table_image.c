@@ -1,7 +1,8 @@
 /* The image of the job table, for snapshots.
  *
  *   u32 magic "TRMT" · u32 version · launch · members · jobs · u32 CRC-32C of all before it
- *   launch:  varint epoch, ranks, wall_ms, masters, term of the last, failovers, applied, refused
+ *   launch:  varint epoch, ranks, wall_ms, masters (all; this launch's), term of the last,
+ *            failovers, applied, refused
  *   members: varint count, then each as in a MEMBER command
  *   job:     identity · varint state, exit code, submitted epoch, finished ms · u32 cuts ·
  *            u8 text is there · [string] · counters · MAP phase · REDUCE phase · skips

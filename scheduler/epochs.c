@@ -157,6 +157,7 @@ typedef struct last_launch {
     store *stores;
     unsigned count;
     unsigned best;
+    bool unsafe;       /* it is gone on with fewer than a majority of its logs */
     char missing[256]; /* why others are not among them; "": nothing is said */
 } last_launch;
 
@@ -297,6 +298,7 @@ static trm_status open_last(const trm_epochs_config *config, last_launch *self, 
         trm_warn("the logs of %u of the %u voters of launch %" PRIu64
                  " are there: what only the others hold is lost, and is done again",
                  have, voters, self->epoch);
+        self->unsafe = true;
         return TRM_OK;
     }
     return trm_err_set(
@@ -417,6 +419,8 @@ static trm_status recover(const last_launch *self, trm_writer *image, trm_err *e
     trm_table table;
     trm_table_init(&table);
     trm_status status = read_table(self, &table, err);
+    if (status == TRM_OK && self->unsafe)
+        trm_table_masters_unknown(&table);
     if (status == TRM_OK) {
         trm_table_encode(&table, image);
         if (!trm_writer_ok(image))

@@ -45,10 +45,7 @@ static void propose_epoch(trm_master *self)
 {
     if (self->epoch == self->table->epoch)
         return; /* another rank of this launch has led before */
-    trm_epoch epoch = {.epoch = self->epoch,
-                       .ranks = self->config.ranks,
-                       .wall_ms = self->wall_ms,
-                       .unsafe = self->spec->unsafe_recover};
+    trm_epoch epoch = {.epoch = self->epoch, .ranks = self->config.ranks, .wall_ms = self->wall_ms};
     trm_epoch_encode(&epoch, master_command_begin(self, TRM_COMMAND_EPOCH));
     master_command_enqueue(self);
 }

@@ -17,6 +17,9 @@
 
 bool master_attempt_may_count(const trm_master *self, unsigned phase, uint32_t task, uint32_t attempt)
 {
+    uint32_t mine = trm_table_first_attempt(self->table);
+    if (attempt >= mine && attempt - mine >= TRM_MASTER_ATTEMPTS)
+        return false; /* nobody has given it out */
     if (phase == TRM_PHASE_SAMPLE)
         return !self->cuts_made;
     const trm_table_task *known = &self->job->phase[phase].task[task];

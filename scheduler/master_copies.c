@@ -10,9 +10,9 @@
  * Which copies there are is soft: the log knows where the first one is, and a rank tells each master what
  * it holds before it has claimed. So a copy costs the log nothing; a master that follows another waits for
  * what ranks hold before it gives anything up (master_copies_may_come). A copy names the launch that made
- * it, and counts only for the output that was committed in that launch under that attempt: numbers of
- * attempts begin anew with each launch. One of the launch before is told when its store is taken over; once
- * the output itself is of this launch, its rank is asked to keep the copy as such (renewed).
+ * it, or was asked to keep it: which output of the table it is one of. One of the launch before is told when
+ * its store is taken over; once the output itself is of this launch, its rank is asked to keep the copy as
+ * such (renewed).
  *
  * Copies wait for nothing and nothing waits for them: COPIES_AHEAD_MAX a rank are asked for at once. */
 #include "scheduler/master_self.h"

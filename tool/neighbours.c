@@ -72,8 +72,10 @@ void trm_neighbours_woken(trm_neighbours *self)
 
 static void take_out(trm_neighbours *self, uint32_t i)
 {
-    if (self->item[i].fd >= 0)
-        close(self->item[i].fd); /* which takes it out of the set, too */
+    if (self->item[i].fd >= 0) { /* should another process have it, closing does not take it out of the set */
+        epoll_ctl(self->fd, EPOLL_CTL_DEL, self->item[i].fd, NULL);
+        close(self->item[i].fd);
+    }
     self->item[i] = self->item[--self->count];
 }
 

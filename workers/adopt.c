@@ -168,13 +168,6 @@ static void look(trm_adopter *self)
 
 /* ---- Taking ------------------------------------------------------------------------------------ */
 
-/* What has this name already is the same attempt's, whoever made it: see trm_table_first_attempt. */
-static trm_status give_name(trm_adopter *self, const char *from, const char *to, trm_err *err)
-{
-    trm_status status = self->fs->ops->link(self->fs, from, to, err);
-    return status == TRM_AGAIN ? TRM_OK : status;
-}
-
 /* One that was being written when its rank died has no index, and is left there. */
 static trm_status check_run(trm_adopter *self, const found_run *run, const char *path, trm_err *err)
 {
@@ -188,6 +181,17 @@ static trm_status check_run(trm_adopter *self, const found_run *run, const char 
     return status;
 }
 
+/* What has this name already is the same attempt's, whoever made it: see trm_table_first_attempt. */
+static trm_status give_name(trm_adopter *self, const found_run *run, const char *from, const char *to,
+                            trm_err *err)
+{
+    trm_status status = self->fs->ops->link(self->fs, from, to, err);
+    if (status != TRM_AGAIN || check_run(self, run, to, err) == TRM_OK)
+        return status == TRM_AGAIN ? TRM_OK : status;
+    status = self->fs->ops->remove(self->fs, to, err);
+    return status == TRM_OK ? self->fs->ops->link(self->fs, from, to, err) : status;
+}
+
 static bool take_run(trm_adopter *self, const found_run *run)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
@@ -198,7 +202,7 @@ static bool take_run(trm_adopter *self, const found_run *run)
         return false;
     trm_status status = check_run(self, run, from, &err);
     if (status == TRM_OK)
-        status = give_name(self, from, to, &err);
+        status = give_name(self, run, from, to, &err);
     if (status != TRM_OK)
         trm_debug("a run is not taken over: %s", err.text);
     return status == TRM_OK;
@@ -227,7 +231,7 @@ static void take_copy(trm_adopter *self, const found_run *run)
         return;
     trm_status status = check_run(self, run, from, &err);
     if (status == TRM_OK)
-        status = give_name(self, from, to, &err);
+        status = give_name(self, run, from, to, &err);
     if (status == TRM_OK)
         status = self->fs->ops->link(self->fs, from, copy, &err);
     if (status == TRM_OK)

@@ -125,7 +125,8 @@ trm_status trm_copy_name(const char *store, uint64_t epoch, uint32_t task, uint3
     return len > 0 && (size_t)len < out_bytes ? TRM_OK : TRM_ELIMIT;
 }
 
-/* The other file is one that nobody is sent to: this rank is asked for a copy of what is committed. */
+/* The other file is the same attempt's, and nobody is sent to it: else none would be asked for. This one has
+ * just been looked at. */
 static trm_status give_run_name(trm_copies *self, const char *from, const char *to, trm_err *err)
 {
     trm_status status = self->fs->ops->link(self->fs, from, to, err);

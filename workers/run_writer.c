@@ -100,7 +100,7 @@ trm_status trm_run_writer_open(trm_run_writer *self, const char *path, uint32_t 
     self->path = strdup(path);
     if (!self->path)
         return trm_err_set(err, TRM_ENOMEM, "no memory for a run writer");
-    /* A new file: one that was taken over has this name and another, by which it may be read. */
+    /* A new file: what has the name may have others, too, by which it is read. */
     trm_status status = self->fs->ops->remove(self->fs, path, err);
     if (status == TRM_OK || status == TRM_ELOST)
         status = self->fs->ops->open(self->fs, path, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE,

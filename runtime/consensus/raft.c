@@ -148,6 +148,7 @@ void raft_set_hard(trm_raft *self, uint64_t term, uint64_t vote)
 {
     assert(term >= self->term);
     if (term > self->term) {
+        self->waited_for = 0;
         self->acked = 0;
         self->ack_due = false;
         self->ack_context = 0;
@@ -177,7 +178,7 @@ void raft_reset_election_timer(trm_raft *self)
 {
     uint64_t least_ns = self->options.election_ns;
     if (self->leader != TRM_RAFT_NONE)
-        self->hurries = 0;
+        self->hurries = self->waited_for = 0;
     if (self->hurries > 0) {
         self->hurries--;
         least_ns = (least_ns + RAFT_HURRY_PART - 1) / RAFT_HURRY_PART;

@@ -174,13 +174,16 @@ static bool goes_first(const trm_raft *self, const trm_raft_message *message)
     return message->log_term > term || message->index > index || message->from < self->options.node;
 }
 
-/* A pre-vote that is granted is given the time to become a vote (9.6 leaves it open). */
+/* A pre-vote that is granted is given the time to become a vote (9.6 leaves it open), once: who asks
+ * again may be one that hears no answer, and must not keep others waiting. */
 static void make_way(trm_raft *self, const trm_raft_message *message)
 {
+    uint64_t bit = bit_of(self, message->from);
     if (self->role == TRM_RAFT_PRE_CANDIDATE && goes_first(self, message))
         raft_become_follower(self, self->term, TRM_RAFT_NONE);
-    if (self->role == TRM_RAFT_FOLLOWER)
+    if (self->role == TRM_RAFT_FOLLOWER && !(self->waited_for & bit))
         raft_postpone_election(self);
+    self->waited_for |= bit;
 }
 
 /* RequestVote, figure 3.1; its pre-vote, 9.6. Who asks is answered, whatever this node

@@ -124,10 +124,11 @@ struct trm_raft {
 
     /* Follower, candidate. */
     uint64_t election_at_ns;
-    uint32_t hurries;  /* elections that need not wait long for the next: the leader is known to be dead */
-    uint64_t heard_ns; /* from a leader; RAFT_NEVER: not */
-    uint64_t verified; /* the log is as the leader's up to here (in this term) */
-    uint64_t acked;    /* told the leader of */
+    uint64_t waited_for; /* members whose pre-vote was given time, since a leader or a term came */
+    uint32_t hurries;    /* elections that need not wait long for the next: the leader is known to be dead */
+    uint64_t heard_ns;   /* from a leader; RAFT_NEVER: not */
+    uint64_t verified;   /* the log is as the leader's up to here (in this term) */
+    uint64_t acked;      /* told the leader of */
     bool ack_due;
     uint64_t ack_context;
     bool counted_on; /* since a leader was heard: a candidate with an older log takes this node for a voter */

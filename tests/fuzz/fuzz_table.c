@@ -109,7 +109,7 @@ static void put_likely(trm_writer *out, uint8_t kind, trm_reader *in)
     trm_command_type type = (trm_command_type)(TRM_COMMAND_EPOCH + kind % 11);
     trm_command_begin(out, type, 0);
     if (type == TRM_COMMAND_EPOCH)
-        trm_epoch_encode(&(trm_epoch){.epoch = epoch + 1, .ranks = 2, .unsafe = shape & 1}, out);
+        trm_epoch_encode(&(trm_epoch){.epoch = epoch + 1, .ranks = 2}, out);
     else if (type == TRM_COMMAND_MEMBER)
         trm_member_encode(&(trm_member){.epoch = epoch, .rank = attempt, .host = "h", .run_store = "/s"},
                           out);

@@ -67,6 +67,7 @@ void check_renamed(process *p, const char *path)
             world_fail(w, "epoch %" PRIu64 " begins after %" PRIu64, epoch, w->truth.newest);
         world_trace(w, "launch %" PRIu64 " begins epoch %" PRIu64, l->number, epoch);
         w->truth.anew |= lacks_log(w) && w->spec.unsafe_recover;
+        w->spec.unsafe_recover &= often(w, 500); /* who launches next may know nothing of it */
         w->truth.newest = l->epoch = epoch;
         return;
     }

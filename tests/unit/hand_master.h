@@ -300,7 +300,7 @@ static inline unsigned orders_of(const world *self, trm_phase phase)
 
 typedef struct shape {
     uint32_t tasks, partitions;
-    bool range_partitioned, one_path, unsafe_recover;
+    bool range_partitioned, one_path;
     uint32_t ranks, hosts, replicas;
 } shape;
 
@@ -317,8 +317,7 @@ static inline world *begin(const shape *of)
                             .attempts_max = TRM_ATTEMPTS_DEFAULT,
                             .tasks = of->tasks,
                             .partitions = of->partitions,
-                            .replicas = of->replicas,
-                            .unsafe_recover = of->unsafe_recover};
+                            .replicas = of->replicas};
     self->traits =
         (trm_traits){.name = "hand", .input = TRM_INPUT_NONE, .range_partitioned = of->range_partitioned};
     self->traits.map_only = !of->partitions;

@@ -209,6 +209,11 @@ static void what_lies_there_already_is_held(void **state)
     assert_int_equal(adopt(&self, other, EPOCH - 1), 1);
     assert_int_equal(inode_of(self.own, EPOCH, 1), inode_of(store, EPOCH - 1, 1));
     assert_int_equal(inode_of(self.own, EPOCH, 2), own);
+    char path[1024];
+    path_of(path, self.own, EPOCH, 2, 0);
+    assert_int_equal(truncate(path, 3), 0); /* unless it is damaged */
+    assert_int_equal(adopt(&self, store, EPOCH - 1), 2);
+    assert_int_equal(inode_of(self.own, EPOCH, 2), inode_of(store, EPOCH - 1, 2));
     world_close(&self);
 }
 

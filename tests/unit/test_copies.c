@@ -246,7 +246,7 @@ static void a_full_disk_fails_the_copy(void **state)
     world_close(&self);
 }
 
-/* Such as a run of an attempt that was never committed, taken over with a store. */
+/* Such as one that could not be read. */
 static void what_has_its_name_gives_way(void **state)
 {
     world self;

@@ -160,6 +160,23 @@ static void lose_store(world *self, uint64_t epoch, uint32_t rank)
     assert_int_equal(trm_fs_remove_tree(trm_fs_posix(), dir, &err), TRM_OK);
 }
 
+/* With which its log begins. */
+static uint32_t masters_at_begin(world *self, uint64_t epoch)
+{
+    trm_table table;
+    trm_replog_item item;
+    trm_err err;
+    trm_table_init(&table);
+    trm_replog *log = open_log(self, epoch, 0);
+    assert_int_equal(trm_replog_next(log, &item), TRM_OK);
+    assert_int_equal(item.kind, TRM_REPLOG_RESTORE);
+    assert_int_equal(trm_table_decode(&table, item.bytes, item.len, &err), TRM_OK);
+    uint32_t masters = table.masters;
+    trm_replog_close(log);
+    trm_table_close(&table);
+    return masters;
+}
+
 static void test_a_majority_of_logs_is_needed(void **state)
 {
     world self;
@@ -178,9 +195,15 @@ static void test_a_majority_of_logs_is_needed(void **state)
     assert_non_null(strstr(err.text, "--unsafe-recover"));
     self.unsafe = true;
     assert_int_equal(begin(&self, &begun, &err), TRM_OK);
-    lose_store(&self, 3, 0);
-    lose_store(&self, 3, 1);
-    lose_store(&self, 3, 2);
+    assert_int_equal(begun.epoch, 3);
+    assert_int_equal(masters_at_begin(&self, 3), TRM_TABLE_MASTERS_UNKNOWN);
+    self.unsafe = false; /* and is known to the next, also when this one has not come to say anything */
+    assert_int_equal(begin(&self, &begun, &err), TRM_OK);
+    assert_int_equal(masters_at_begin(&self, 4), TRM_TABLE_MASTERS_UNKNOWN);
+    self.unsafe = true;
+    lose_store(&self, 4, 0);
+    lose_store(&self, 4, 1);
+    lose_store(&self, 4, 2);
     assert_int_equal(begin(&self, &begun, &err), TRM_ELOST); /* of nothing nothing comes */
     temp_tree_close(&self.tree);
 }

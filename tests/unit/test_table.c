@@ -299,12 +299,13 @@ static void no_two_masters_give_out_the_same_attempt(void **state)
     assert_int_equal(trm_table_first_attempt(&table), 0);
     uint64_t epoch = 1, term = 0, end = 0;
     for (int n = 0; n < 200; n++) {
-        bool unsafe = chance(10) == 0;
         if (n && chance(3) == 0) {
-            trm_command_begin(&command, TRM_COMMAND_EPOCH, 0);
-            trm_epoch_encode(&(trm_epoch){.epoch = ++epoch, .ranks = 2, .unsafe = unsafe}, &command);
+            make_epoch(++epoch);
             apply(&table, NULL);
-            end += unsafe ? TRM_TABLE_MASTERS_UNKNOWN * (uint64_t)TRM_MASTER_ATTEMPTS : 0;
+        }
+        if (chance(10) == 0) {
+            trm_table_masters_unknown(&table);
+            end += TRM_TABLE_MASTERS_UNKNOWN * (uint64_t)TRM_MASTER_ATTEMPTS;
         }
         make_master(epoch, ++term);
         apply(&table, NULL);
@@ -329,9 +330,7 @@ static void masters_are_bounded(void **state)
     assert_int_equal(table.masters, TRM_TABLE_MASTERS_MAX);
     assert_int_equal(table.master_term, 1);
     assert_int_equal(table.refused, refused + 1);
-    trm_command_begin(&command, TRM_COMMAND_EPOCH, 0);
-    trm_epoch_encode(&(trm_epoch){.epoch = 2, .ranks = 2, .unsafe = true}, &command);
-    apply(&table, NULL);
+    trm_table_masters_unknown(&table);
     assert_int_equal(table.masters, TRM_TABLE_MASTERS_MAX);
     trm_table_close(&table);
 }
