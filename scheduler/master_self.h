@@ -44,12 +44,11 @@
 #define CLAIM_SILENT_MS 5000u  /* after that a rank that has not said what it holds is set up again */
 #define ABSENT_END_MS 2500u    /* at the end, for ranks that have not come to a master that follows another */
 #define SEND_AGAIN_MS 1u       /* a queue to a rank is full */
-#define SETUP_STEP_PEERS                                                                                     \
-    (128u << 10)           /* ranks that are named in the SETUPs of one step, and the rest of one */
-#define PUBLISH_MS 50u     /* parts wait for others so long, so that they share a sync */
-#define FLUSH_MS 5000u     /* an interrupted job waits so long for its log */
-#define BYE_MS 10000u      /* … a job that is over for its workers */
-#define END_AGAIN_MS 1000u /* END is said again */
+#define SETUP_STEP_PEERS 131072u /* named in the SETUPs of a step, but for the last */
+#define PUBLISH_MS 50u           /* parts wait for others so long, so that they share a sync */
+#define FLUSH_MS 5000u           /* an interrupted job waits so long for its log */
+#define BYE_MS 10000u            /* … a job that is over for its workers */
+#define END_AGAIN_MS 1000u       /* END is said again */
 
 /* Work. */
 #define AHEAD_US 50000u        /* of work that a rank has in hand for each executor */
