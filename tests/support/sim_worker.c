@@ -348,17 +348,19 @@ static bool can_take(const trm_store *store, const sim_run *run)
     return !run->gone && run->epoch == store->epoch && strcmp(run->store, store->path) == 0;
 }
 
-/* What has the name there is the same: see give_name of workers/adopt.c. */
-static void take(sim_worker *self, sim_run *run)
+/* It stays where it was, too. What has the name there is the same: see give_name of workers/adopt.c. */
+static void take(sim_worker *self, sim_run run)
 {
-    sim_run *there = sim_runs_find(self->config.runs, self->store, self->epoch, run->task, run->attempt);
-    if (there) {
-        assert(there->made == run->made);
-        there->gone = true;
+    sim_run *there = sim_runs_find(self->config.runs, self->store, self->epoch, run.task, run.attempt);
+    run.epoch = self->epoch;
+    run.told_term = 0;
+    if (!there) {
+        sim_runs_add(self->config.runs, self->store, &run);
+        return;
     }
-    strcpy(run->store, self->store);
-    run->epoch = self->epoch;
-    run->told_term = 0;
+    assert(there->made == run.made);
+    if (!there->copy_of)
+        there->copy_of = run.copy_of;
 }
 
 /* Copies are told before what else is in the store. */
@@ -386,13 +388,13 @@ static void on_adopt(sim_worker *self, trm_reader *body)
         assert(trm_reader_ok(body));
         tell_copies_of(self, &adopted.store);
         trm_held_encode(&adopted, sim_worker_begin(self, TRM_WIRE_HELD));
-        for (size_t i = 0; i < self->config.runs->count; i++) {
-            sim_run *run = &self->config.runs->run[i];
-            if (!can_take(&adopted.store, run))
+        for (size_t i = 0, count = self->config.runs->count; i < count; i++) {
+            sim_run run = self->config.runs->run[i];
+            if (!can_take(&adopted.store, &run))
                 continue;
             take(self, run);
             trm_output_at at = {
-                .task = run->task, .attempt = run->attempt, .rank = self->config.transport->rank};
+                .task = run.task, .attempt = run.attempt, .rank = self->config.transport->rank};
             trm_output_at_encode(&at, &self->frame);
         }
         sim_worker_send(self);
