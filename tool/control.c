@@ -7,6 +7,7 @@
 #include "runtime/diag.h"
 #include "tool/departure.h"
 #include "tool/leader.h"
+#include "tool/leaderless.h"
 #include "tool/opener.h"
 
 #include <stdlib.h>
@@ -17,15 +18,14 @@ struct trm_control {
     const trm_ground *ground;
     trm_transport *transport;
     trm_node *node;
-    trm_opener *opener;     /* rank 0 alone */
-    trm_leader *leader;     /* NULL on ranks that do not lead */
-    uint8_t *dead;          /* one a rank: its process is gone */
-    uint32_t master;        /* of whom the worker knows … */
-    uint64_t master_term;   /* … and its term */
-    uint64_t dropped;       /* messages that are no frames */
-    uint64_t leaderless_ns; /* since when nobody leads; 0: somebody does */
-    uint64_t turn_ns;       /* the last one */
-    uint32_t deaths;        /* in `dead` */
+    trm_opener *opener;   /* rank 0 alone */
+    trm_leader *leader;   /* NULL on ranks that do not lead */
+    uint8_t *dead;        /* one a rank: its process is gone */
+    uint32_t master;      /* of whom the worker knows … */
+    uint64_t master_term; /* … and its term */
+    uint64_t dropped;     /* messages that are no frames */
+    trm_leaderless leaderless;
+    uint32_t deaths; /* in `dead` */
     trm_departure departure;
     bool left_alone; /* it has left by itself: how the job ends is not known here */
 };
@@ -135,11 +135,11 @@ static void take_leads(trm_control *self, uint32_t from, const trm_wire_header *
 static void hear(trm_control *self, uint32_t from, const trm_wire_header *header)
 {
     trm_node_state node;
-    if (!self->leaderless_ns)
+    if (!self->leaderless.since_ns)
         return;
     trm_node_state_get(self->node, &node);
     if (node.begun && header->epoch == node.epoch && header->term == node.term && from == node.leader)
-        self->leaderless_ns = 0;
+        trm_leaderless_heard(&self->leaderless);
 }
 
 static void take_frame(trm_control *self, uint32_t from, const trm_wire_header *header, trm_reader *body,
@@ -259,20 +259,9 @@ static bool is_lost(const trm_control *self, const trm_node_state *node)
  * none, the job is to be taken up by another launch. */
 static void leaderless_step(trm_control *self, const trm_node_state *node, uint64_t now_ns, uint64_t *wake_ns)
 {
-    bool paused = now_ns - self->turn_ns > TRM_LOOP_PAUSED_MS * TRM_NS_PER_MS;
-    bool lost = self->deaths && is_lost(self, node), leaderless = node->leaderless || lost;
-    self->turn_ns = now_ns;
-    if (!leaderless || self->left_alone || paused)
-        self->leaderless_ns = 0;
-    if (!leaderless || self->left_alone)
+    bool lost = self->deaths && is_lost(self, node), leads = !(node->leaderless || lost);
+    if (!trm_leaderless_step(&self->leaderless, leads || self->left_alone, lost, now_ns, wake_ns))
         return;
-    if (!self->leaderless_ns)
-        self->leaderless_ns = now_ns;
-    uint64_t due_ns = self->leaderless_ns + (lost ? TRM_LOST_MS : TRM_LEADERLESS_MS) * TRM_NS_PER_MS;
-    if (now_ns < due_ns) {
-        *wake_ns = due_ns < *wake_ns ? due_ns : *wake_ns;
-        return;
-    }
     trm_end end = {.exit_code = TRM_EXIT_LAUNCH, .keep_runs = true};
     trm_warn("this rank leaves: %s", lost ? "too few of those that keep the log are left for one to lead"
                                           : "nobody has led the job for long");

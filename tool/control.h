@@ -18,9 +18,6 @@
 #include "tool/node.h"
 
 #define TRM_LOOP_MESSAGES_MAX 256u /* taken in one turn */
-#define TRM_LEADERLESS_MS 30000u   /* so long nobody leads: this rank leaves, the launch is lost … */
-#define TRM_LOST_MS 2000u          /* … if the voters that are left are too few, as far as it knows */
-#define TRM_LOOP_PAUSED_MS 1000u   /* the loop did not turn for so long: silence proves nothing */
 
 typedef struct trm_control trm_control;
 

@@ -34,6 +34,7 @@
 #define CHAOS_ELECTION_MS 300u
 #define CHAOS_PATH_BYTES 1024u
 #define CHAOS_ASLEEP_MAX 64u
+#define CHAOS_KILLED_MAX 64u
 
 /* ---- The schedule -------------------------------------------------------------------------------- */
 
@@ -143,6 +144,8 @@ typedef struct chaos_play {
     bool done, failed, mounted;
     unsigned done_faults;
     bool host_died[CHAOS_HOSTS + 1]; /* what lies in its scratch nobody can remove */
+    unsigned killed;                 /* ranks: some may be thought to live at the end */
+    pid_t killed_pid[CHAOS_KILLED_MAX];
     unsigned asleep; /* executors of ranks that were stopped: they may begin what was given to others */
     pid_t asleep_pid[CHAOS_ASLEEP_MAX];
     char why[512];

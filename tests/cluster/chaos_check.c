@@ -76,6 +76,14 @@ static bool check_empty(chaos_play *self, const char *dir, const char *prefix, c
     return empty;
 }
 
+static bool was_killed(const chaos_play *self, pid_t pid)
+{
+    for (unsigned i = 0; i < self->killed; i++)
+        if (self->killed_pid[i] == pid)
+            return true;
+    return false;
+}
+
 /* Somebody of the last launch was there at the end to tidy up. */
 static bool was_left_by(const chaos_play *self, unsigned host)
 {
@@ -83,7 +91,7 @@ static bool was_left_by(const chaos_play *self, unsigned host)
     if (self->host_died[host] || !chaos_status_read(self, &status) || status.running)
         return false;
     for (unsigned i = 0; i < status.ranks; i++)
-        if (status.rank[i].host == host &&
+        if (status.rank[i].host == host && !was_killed(self, status.rank[i].pid) &&
             (strcmp(status.rank[i].state, "ready") == 0 || strcmp(status.rank[i].state, "gone") == 0))
             return true;
     return false;

@@ -68,13 +68,20 @@ static unsigned other_rank(const chaos_status *status, uint32_t draw)
     return NOBODY;
 }
 
+static void kill_pid(chaos_play *self, pid_t pid)
+{
+    if (self->killed < CHAOS_KILLED_MAX)
+        self->killed_pid[self->killed++] = pid;
+    kill(pid, SIGKILL);
+}
+
 static void kill_rank(chaos_play *self, const chaos_status *status, unsigned rank)
 {
     if (rank == NOBODY || !chaos_lives(status->rank[rank].pid))
         return;
     chaos_say(self, "rank %u, pid %d, is killed%s", rank, (int)status->rank[rank].pid,
               rank == status->leader ? ": it led" : "");
-    kill(status->rank[rank].pid, SIGKILL);
+    kill_pid(self, status->rank[rank].pid);
 }
 
 /* ---- Ranks -----------------------------------------------------------------------------------------------
@@ -92,7 +99,7 @@ static bool kill_early(chaos_play *self, const chaos_step *step)
     if (!pid)
         return false;
     chaos_say(self, "rank %u, pid %d, is killed before there is a record", rank, (int)pid);
-    kill(pid, SIGKILL);
+    kill_pid(self, pid);
     return true;
 }
 

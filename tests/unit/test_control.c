@@ -6,6 +6,7 @@
 #include "tests/support/fs_mem.h"
 #include "tests/support/transport_mem.h"
 #include "tool/control.h"
+#include "tool/leaderless.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
