@@ -235,6 +235,10 @@ TRM_API void trm_emit_many_u64(trm_task *task, const trm_key *keys, size_t n, ui
  * when there is none. Values come in no particular order. */
 TRM_API bool trm_values_next(trm_values *values, const void **value, size_t *value_len);
 
+/* A ready-made reduce, for `.reduce`: emits every pair as it comes, so that the job sorts. The
+ * framework knows it and makes no groups: it costs less than a reduce of one's own that does the same. */
+TRM_API int trm_reduce_identity(trm_task *task, const void *key, size_t key_len, trm_values *values);
+
 /* Adds to the counter with this number in the job's list. Exactly once: only the
  * counts of an attempt that is committed are added. */
 TRM_API void trm_count(trm_task *task, unsigned counter, uint64_t n);

@@ -187,6 +187,19 @@ static trm_status gather_value(trm_merge *self, trm_segment_reader *r, trm_err *
     return status == TRM_EOF ? TRM_OK : status;
 }
 
+static inline trm_status champion_value(trm_merge *self, const void **value, size_t *value_len, trm_err *err)
+{
+    trm_merge_cursor *champion = trm_merge_tree_champion(&self->tree);
+    trm_segment_reader *r = &champion->reader;
+    *value = r->value;
+    *value_len = (size_t)r->value_len;
+    if (__builtin_expect(!r->spread, 1))
+        return TRM_OK;
+    trm_status status = gather_value(self, r, err);
+    *value = self->value_room;
+    return status == TRM_OK ? status : trm_merge_failed_at(self, &self->sources[champion->source], status);
+}
+
 static trm_status next_value(trm_group *group, const void **value, size_t *value_len, trm_err *err)
 {
     trm_merge *self = (trm_merge *)group;
@@ -202,18 +215,7 @@ static trm_status next_value(trm_group *group, const void **value, size_t *value
         }
     }
     self->fresh = false;
-    trm_merge_cursor *champion = trm_merge_tree_champion(&self->tree);
-    trm_segment_reader *r = &champion->reader;
-    if (__builtin_expect(r->spread, 0)) {
-        trm_status status = gather_value(self, r, err);
-        if (status != TRM_OK)
-            return trm_merge_failed_at(self, &self->sources[champion->source], status);
-        *value = self->value_room;
-    } else {
-        *value = r->value;
-    }
-    *value_len = (size_t)r->value_len;
-    return TRM_OK;
+    return champion_value(self, value, value_len, err);
 }
 
 /* Skips what was not read of the group. */
@@ -298,6 +300,28 @@ trm_status trm_merge_next(trm_merge *self, trm_group **group, trm_err *err)
     self->stats.groups++;
     *group = &self->group;
     return TRM_OK;
+}
+
+/* The champion has been given out when `in_group` says so. */
+trm_status trm_merge_next_pair(trm_merge *self, trm_merge_pair *out, trm_err *err)
+{
+    assert(!self->options.fold);
+    if (self->in_group && self->tree.left) {
+        trm_status status = advance(self, err);
+        if (__builtin_expect(status != TRM_OK, 0))
+            return status;
+    }
+    if (self->tree.left == 0)
+        return TRM_EOF;
+    if (!self->in_group || !same_key(self)) {
+        begin_group(self);
+        self->stats.groups++;
+    }
+    self->in_group = true;
+    const trm_segment_reader *r = &trm_merge_tree_champion(&self->tree)->reader;
+    out->key = r->spread ? self->key : r->key; /* gathering a value reads over it */
+    out->key_len = r->key_len;
+    return champion_value(self, &out->value, &out->value_len, err);
 }
 
 trm_status trm_merge_open(trm_merge *self, const char *name, const trm_segment_at *segments, size_t count,

@@ -65,6 +65,13 @@ trm_status trm_merge_open(trm_merge *self, const char *name, const trm_segment_a
  * the group before is skipped. TRM_EOF after the last. TRM_ELIMIT: a value is larger than the
  * room for it. */
 trm_status trm_merge_next(trm_merge *self, trm_group **group, trm_err *err);
+/* Instead of that: the next pair in key order, whatever group it is of; key and value are valid until
+ * the next call. Groups are counted all the same. Not with a fold. TRM_EOF after the last, and again. */
+typedef struct trm_merge_pair {
+    const void *key, *value;
+    size_t key_len, value_len;
+} trm_merge_pair;
+trm_status trm_merge_next_pair(trm_merge *self, trm_merge_pair *out, trm_err *err);
 /* Closes files and removes scratch. Safe in every state. */
 void trm_merge_close(trm_merge *self);
 

@@ -293,6 +293,8 @@ trm_status trm_part_writer_put(trm_part_writer *self, const void *key, size_t ke
         trm_status text = put_text(self, self->key_type, "key", key, key_len, '\t', err);
         return text == TRM_OK ? put_text(self, self->value_type, "value", value, value_len, '\n', err) : text;
     }
+    if (self->output == TRM_OUTPUT_RAW && (const uint8_t *)key + key_len == (const uint8_t *)value)
+        return append(self, key, key_len + value_len, err); /* as they lie in a run */
     trm_status status =
         self->output == TRM_OUTPUT_PAIRS ? put_lengths(self, key_len, value_len, err) : TRM_OK;
     if (status == TRM_OK)

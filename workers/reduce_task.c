@@ -51,6 +51,24 @@ static void show_progress(trm_task *task)
     __atomic_store_n(&task->env->board->bytes_in, stats.stored_bytes_read, __ATOMIC_RELAXED);
 }
 
+/* The ready-made identity: pairs pass as they come, and no group is made of them. Limits were held when
+ * they were emitted. */
+static trm_status pass_pairs(trm_task *task)
+{
+    trm_merge_pair it;
+    trm_status status = TRM_OK;
+    for (unsigned pairs = 1; status == TRM_OK; pairs++) {
+        status = trm_merge_next_pair(task->merge, &it, &task->err);
+        if (status == TRM_OK && task->mode == TRM_EMIT_PART)
+            status = trm_part_writer_put(task->part, it.key, it.key_len, it.value, it.value_len, &task->err);
+        else if (status == TRM_OK) /* the first, which begins the part */
+            trm_emit(task, it.key, it.key_len, it.value, it.value_len);
+        if (pairs % GROUPS_BETWEEN_SHOWN == 0)
+            show_progress(task);
+    }
+    return status == TRM_EOF ? TRM_OK : status;
+}
+
 /* Also the passes run user code: its combiner, fold and comparison. */
 static trm_status reduce_body(trm_task *task, void *context)
 {
@@ -60,6 +78,8 @@ static trm_status reduce_body(trm_task *task, void *context)
                                                  : job->finish ? finish_group
                                                                : write_folded;
     trm_status status = open_merge(task, &self->inputs);
+    if (status == TRM_OK && job->reduce == trm_reduce_identity && !job->fold)
+        return pass_pairs(task);
     for (unsigned groups = 1; status == TRM_OK; groups++) {
         self->group = NULL;
         status = trm_merge_next(task->merge, &self->group, &task->err);

@@ -160,6 +160,15 @@ bool trm_values_next(trm_values *values, const void **value, size_t *value_len)
     return false;
 }
 
+int trm_reduce_identity(trm_task *task, const void *key, size_t key_len, trm_values *values)
+{
+    const void *value;
+    size_t value_len;
+    while (trm_values_next(values, &value, &value_len))
+        trm_emit(task, key, key_len, value, value_len);
+    return 0;
+}
+
 /* ---- Counters and parameters --------------------------------------------------------- */
 
 static _Noreturn void misuse(trm_task *task)

@@ -10,7 +10,7 @@ static int paced_setup(trm_task *task)
 
 static int paced_reduce(trm_task *task, const void *key, size_t key_len, trm_values *values)
 {
-    return paced_begin_reduce(task) ? -1 : reduce(task, key, key_len, values);
+    return paced_begin_reduce(task) ? -1 : trm_reduce_identity(task, key, key_len, values);
 }
 
 static const trm_param paced_params[] = {PACED_TRACE, PACED_PACE, {0}};
