@@ -1,5 +1,5 @@
 /* Parts into place. A part that is committed is renamed from where its attempt has written it to
- * where the user looks for it; the directory is synced once for all that were renamed together,
+ * where the user looks for it; the directory is synced once for all that come together,
  * and only then PUBLISHED says so in the log. All of it can be done twice: after a crash whoever
  * leads does again what is committed and not known to be published. When every part is in place
  * the manifest follows, whole and durable, and then FINISH.
@@ -57,7 +57,7 @@ static trm_status check_in_place(trm_master *self, const char *path, uint64_t by
     return status;
 }
 
-static trm_status put_into_place(trm_master *self, uint32_t task, bool *renamed, trm_err *err)
+static trm_status put_into_place(trm_master *self, uint32_t task, trm_err *err)
 {
     char from[TRM_FS_PATH_BYTES_MAX], to[TRM_FS_PATH_BYTES_MAX];
     const trm_table_phase *output = &self->job->phase[trm_table_output_phase(self->job)];
@@ -70,7 +70,6 @@ static trm_status put_into_place(trm_master *self, uint32_t task, bool *renamed,
         return trm_err_set(err, TRM_EOUTPUT, "the path of the output is too long: %s",
                            self->spec->output_dir);
     trm_status status = self->fs->ops->rename(self->fs, from, to, err);
-    *renamed |= status == TRM_OK;
     if (status == TRM_ELOST)
         status = check_in_place(self, to, output->part[task].bytes, err);
     return status;
@@ -91,16 +90,15 @@ static trm_status publish_some(trm_master *self, trm_err *err)
 {
     const trm_table_phase *output = &self->job->phase[trm_table_output_phase(self->job)];
     uint32_t first = self->parts_at, files = 0, at = first;
-    bool renamed = false;
     trm_status status = TRM_OK;
     while (at < self->parts_count && at - first < PUBLISHED_ITEMS_MAX && files < PUBLISH_BATCH_MAX) {
         files += !output->task[self->parts[at]].empty;
-        status = put_into_place(self, self->parts[at], &renamed, err);
+        status = put_into_place(self, self->parts[at], err);
         if (status != TRM_OK)
             break;
         at++;
     }
-    if (renamed) {
+    if (files) { /* also those that were found in place: who renamed them may have died before this */
         trm_status synced =
             self->fs->ops->sync_dir(self->fs, self->spec->output_dir, status == TRM_OK ? err : NULL);
         if (synced != TRM_OK)

@@ -165,6 +165,38 @@ static void what_nobody_has_given_out_does_not_count(void **state)
     end(self);
 }
 
+static unsigned output_syncs;
+
+static trm_status count_sync(trm_fs *fs, const char *path, trm_err *err)
+{
+    output_syncs += strcmp(path, "/out") == 0;
+    return mem_ops->sync_dir(fs, path, err);
+}
+
+/* Who has renamed it may have died before the directory was synced. */
+static void a_part_that_is_found_in_place_is_synced(void **state)
+{
+    trm_err err;
+    world *self = begin_with_ranks(1, 0, false, (uint32_t[]){1, 1});
+    assert_int_equal(trm_fs_write_whole(self->fs, "/out/part-00000", "part", 4, TRM_FS_SHARED, &err), TRM_OK);
+    static trm_fs_ops counting;
+    mem_ops = self->fs->ops;
+    counting = *mem_ops;
+    counting.sync_dir = count_sync;
+    self->fs->ops = &counting;
+    given *of = order_of(self, TRM_PHASE_MAP, 0);
+    trm_report report = {
+        .phase = TRM_PHASE_MAP, .attempt = of->order.attempt, .output_bytes = 4, .output_records = 1};
+    trm_writer body = {0};
+    trm_report_encode(&report, &body);
+    hear(self, of->to, TRM_WIRE_REPORT, &body);
+    trm_writer_close(&body);
+    wait_ms(self, 1000);
+    assert_true(trm_master_is_over(self->master));
+    assert_int_equal(output_syncs, 2); /* before it is said to be published, and with _SUCCESS */
+    end(self);
+}
+
 /* The last order that was asked back; NULL: none was. */
 static given *recalled(world *self)
 {
@@ -324,6 +356,7 @@ int main(void)
         cmocka_unit_test(a_job_does_not_fail_because_tasks_are_asked_back),
         cmocka_unit_test(what_is_read_counts_while_its_map_runs),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
+        cmocka_unit_test(a_part_that_is_found_in_place_is_synced),
         cmocka_unit_test(many_that_come_at_once_are_set_up_in_steps),
         cmocka_unit_test(what_nobody_has_given_out_does_not_count),
     };
