@@ -64,8 +64,9 @@ typedef struct world {
     adopting adopting[RANKS_MAX]; /* stores that were to be taken over, in order */
     unsigned adopting_count;
     trm_output_at outputs[ORDERS_MAX]; /* as told last, by task */
-    bool dead[RANKS_MAX];
+    bool dead[RANKS_MAX], set_up[RANKS_MAX];
     unsigned setups, setups_max; /* SETUPs of this step; of any */
+    uint32_t full_below;         /* ranks whose queues take no SETUP */
     bool failed;                 /* END says so */
 } world;
 
@@ -105,6 +106,9 @@ static inline trm_status outbox_send(void *context, uint32_t to, const void *fra
         take_order(self, to, header.type, &order);
     }
     self->setups += header.type == TRM_WIRE_SETUP;
+    if (header.type == TRM_WIRE_SETUP && to < self->full_below)
+        return TRM_AGAIN;
+    self->set_up[to] |= header.type == TRM_WIRE_SETUP;
     while (header.type == TRM_WIRE_OUTPUTS && trm_reader_left(&body)) {
         trm_output_at at;
         trm_output_at_decode(&at, &body);

@@ -165,6 +165,25 @@ static void what_nobody_has_given_out_does_not_count(void **state)
     end(self);
 }
 
+/* More than are set up in a step have no room for it: those behind them do not wait for that. */
+static void full_queues_keep_nobody_else_waiting(void **state)
+{
+    shape of = {.tasks = 1, .ranks = RANKS_MAX, .hosts = RANKS_MAX, .replicas = 1};
+    world *self = begin(&of);
+    self->full_below = RANKS_MAX - 10;
+    wait_ms(self, SET_UP_MS);
+    for (uint32_t i = 0; i < RANKS_MAX; i++)
+        say_hello(self, i, 1);
+    wait_ms(self, SET_UP_MS);
+    for (uint32_t i = 0; i < RANKS_MAX; i++)
+        assert_int_equal(self->set_up[i], i >= self->full_below);
+    self->full_below = 0;
+    wait_ms(self, SET_UP_MS);
+    for (uint32_t i = 0; i < RANKS_MAX; i++)
+        assert_true(self->set_up[i]);
+    end(self);
+}
+
 static unsigned output_syncs;
 
 static trm_status count_sync(trm_fs *fs, const char *path, trm_err *err)
@@ -356,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_job_does_not_fail_because_tasks_are_asked_back),
         cmocka_unit_test(what_is_read_counts_while_its_map_runs),
         cmocka_unit_test(attempts_are_gone_when_all_have_left),
+        cmocka_unit_test(full_queues_keep_nobody_else_waiting),
         cmocka_unit_test(a_part_that_is_found_in_place_is_synced),
         cmocka_unit_test(many_that_come_at_once_are_set_up_in_steps),
         cmocka_unit_test(what_nobody_has_given_out_does_not_count),

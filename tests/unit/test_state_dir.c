@@ -485,18 +485,26 @@ static void its_names_outlive_a_loss_of_power(void **state)
     }
 }
 
+/* A file system of its own, in which the job has been begun and given up. */
+static trm_fs *begin_in_memory(trm_spec *spec, unsigned run)
+{
+    trm_fs *fs = trm_fs_mem_create(run);
+    trm_state_dir dir;
+    assert_int_equal(open_in_memory(&dir, spec, fs), TRM_OK);
+    trm_state_dir_close(&dir);
+    return fs;
+}
+
 /* Its last launch has renamed _SUCCESS, and died before it could sync that. */
 static void what_is_said_to_be_done_outlives_a_loss_of_power(void **state)
 {
     char out[] = "/out", inside[] = "/out/.trireme";
     trm_spec spec = {.output_dir = out, .state_dir = inside, .tasks = 3, .partitions = 1};
     for (unsigned run = 0; run < 20; run++) { /* a disk may keep a name that was not synced */
-        trm_fs *fs = trm_fs_mem_create(run);
         trm_state_dir dir;
         trm_err err;
         trm_file *file;
-        assert_int_equal(open_in_memory(&dir, &spec, fs), TRM_OK);
-        trm_state_dir_close(&dir);
+        trm_fs *fs = begin_in_memory(&spec, run);
         assert_int_equal(fs->ops->open(fs, "/out/_SUCCESS", TRM_FS_WRITE | TRM_FS_CREATE, &file, &err),
                          TRM_OK);
         fs->ops->close(file);
@@ -564,12 +572,10 @@ static void what_is_half_cleared_is_not_gone_on_with(void **state)
     char out[] = "/out", inside[] = "/out/.trireme";
     for (unsigned run = 0; run < 600; run++) {
         trm_spec spec = {.output_dir = out, .state_dir = inside, .tasks = 3, .partitions = 1};
-        trm_fs *fs = trm_fs_mem_create(run);
         trm_state_dir dir;
         trm_err err;
         trm_file *file;
-        assert_int_equal(open_in_memory(&dir, &spec, fs), TRM_OK);
-        trm_state_dir_close(&dir);
+        trm_fs *fs = begin_in_memory(&spec, run);
         write_in_memory(fs, "/out/.trireme/events.jsonl", "{}\n");
         write_in_memory(fs, "/out/part-00000", "x\n");
         spec.overwrite = true;
