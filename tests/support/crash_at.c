@@ -9,7 +9,8 @@
  *   TRM_CRASH_AT      n, from 1; 0: only counts
  *   TRM_CRASH_HOW     torn: if the n-th call is a write, half of it is done; power: what the processes
  *                     of the rank have written to files and not synced is lost, so that these are
- *                     empty (logs left out: tests/simulation/wal_crash.c does more to them)
+ *                     empty (logs left out: tests/simulation/wal_crash.c does more to them), and
+ *                     whoever would write or sync more ends, too
  *
  * A call on a name that is a link, or on a descriptor, is judged by where it leads. */
 #include "config.h" /* system extensions, before any header of the system */
@@ -34,6 +35,8 @@
 #define SHOWN __attribute__((visibility("default")))
 
 #define FILES_MAX 2048u
+#define NOBODY UINT64_MAX
+#define LAUNCHER (UINT64_MAX - 1)
 
 /* A file that was written and not synced since; by its inode, as names change. */
 typedef struct unsynced {
@@ -46,6 +49,7 @@ typedef struct note {
     uint64_t dead; /* 1: the n-th came */
     char what[496];
     unsynced file[FILES_MAX];
+    uint64_t dark; /* the rank that has lost its power, and one; 0: none has */
 } note;
 
 static note *shared; /* NULL: this process is not looked at */
@@ -55,6 +59,7 @@ static pid_t counting_pid;
 static bool counts_children;
 static uint64_t at;
 static bool torn, power;
+static volatile bool dying; /* a thread of this process takes the rank's files away, and ends it then */
 static const char *under;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -92,7 +97,7 @@ __attribute__((constructor)) static void begin(void)
     if (!path || !role || !n || !under)
         return;
     counts = has_role(role);
-    own_rank = rank ? strtoull(rank, NULL, 10) : UINT64_MAX;
+    own_rank = rank ? strtoull(rank, NULL, 10) : LAUNCHER;
     if (!counts && !rank)
         return;
     int fd = REAL(open)(path, O_RDWR | O_CLOEXEC);
@@ -137,6 +142,19 @@ static bool resolve(int dir_fd, const char *path, char out[PATH_MAX])
     return true;
 }
 
+/* The rank has no power any more: nothing that this process would do, or has just done, is done. A loss
+ * takes a while here, and the rank's other threads and processes run on meanwhile: what they sync too late
+ * for it must not be told to anybody as durable. */
+static void end_if_dark(void)
+{
+    if (!shared || !power || __atomic_load_n(&shared->dark, __ATOMIC_SEQ_CST) != own_rank + 1)
+        return;
+    if (!dying)
+        kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
+}
+
 /* True: the n-th call has come, and the caller ends. */
 static bool is_due(const char *call, int dir_fd, const char *path)
 {
@@ -166,7 +184,7 @@ static unsynced *find(uint64_t inode)
     return NULL;
 }
 
-/* After a write, or a sync, to a file below the directories. */
+/* Before a write, or after a sync, to a file below the directories. */
 static void note_file(int fd, bool synced)
 {
     struct stat about;
@@ -183,17 +201,20 @@ static void note_file(int fd, bool synced)
         if (__atomic_compare_exchange_n(&shared->file[i].inode, &none, about.st_ino, false, __ATOMIC_SEQ_CST,
                                         __ATOMIC_SEQ_CST))
             file = &shared->file[i];
-    if (file)
-        file->rank = own_rank;
+    if (file) /* nobody's when it is given away, so that its next user is never taken for its last */
+        __atomic_store_n(&file->rank, synced ? NOBODY : own_rank, __ATOMIC_SEQ_CST);
     if (file && synced)
         __atomic_store_n(&file->inode, 0, __ATOMIC_SEQ_CST);
     errno = before;
+    /* Whoever is let through was noted before the rank went dark, and lose() sees it. */
+    end_if_dark();
 }
 
 static int lose(const char *path, const struct stat *about, int type, struct FTW *where)
 {
     const unsynced *file = type == FTW_F ? find(about->st_ino) : NULL;
-    if (!file || file->rank != own_rank || strncmp(path + where->base, "segment-", 8) == 0)
+    if (!file || __atomic_load_n(&file->rank, __ATOMIC_SEQ_CST) != own_rank ||
+        strncmp(path + where->base, "segment-", 8) == 0)
         return 0;
     return truncate(path, 0);
 }
@@ -201,6 +222,8 @@ static int lose(const char *path, const struct stat *about, int type, struct FTW
 static void lose_unsynced(void)
 {
     char dirs[PATH_MAX], *rest = dirs;
+    dying = true;
+    __atomic_store_n(&shared->dark, own_rank + 1, __ATOMIC_SEQ_CST);
     snprintf(dirs, sizeof dirs, "%s", under);
     for (char *dir; (dir = strsep(&rest, ":"));)
         nftw(dir, lose, 16, FTW_PHYS);
@@ -230,9 +253,8 @@ SHOWN ssize_t write(int fd, const void *bytes, size_t len)
         REAL(write)(fd, bytes, len / 2);
     if (due)
         die();
-    ssize_t wrote = REAL(write)(fd, bytes, len);
     note_file(fd, false);
-    return wrote;
+    return REAL(write)(fd, bytes, len);
 }
 
 SHOWN ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
@@ -242,17 +264,15 @@ SHOWN ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
         REAL(pwrite)(fd, bytes, len / 2, offset);
     if (due)
         die();
-    ssize_t wrote = REAL(pwrite)(fd, bytes, len, offset);
     note_file(fd, false);
-    return wrote;
+    return REAL(pwrite)(fd, bytes, len, offset);
 }
 
 SHOWN ssize_t writev(int fd, const struct iovec *pieces, int count)
 {
     crash_point("writev", fd, NULL);
-    ssize_t wrote = REAL(writev)(fd, pieces, count);
     note_file(fd, false);
-    return wrote;
+    return REAL(writev)(fd, pieces, count);
 }
 
 SHOWN int ftruncate(int fd, off_t len)
@@ -271,7 +291,7 @@ SHOWN int fsync(int fd)
 {
     crash_point("fsync", fd, NULL);
     int status = REAL(fsync)(fd);
-    note_file(fd, true);
+    note_file(fd, status == 0);
     return status;
 }
 
@@ -279,7 +299,7 @@ SHOWN int fdatasync(int fd)
 {
     crash_point("fdatasync", fd, NULL);
     int status = REAL(fdatasync)(fd);
-    note_file(fd, true);
+    note_file(fd, status == 0);
     return status;
 }
 
