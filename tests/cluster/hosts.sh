@@ -5,10 +5,7 @@
 . "${srcdir:-.}/tests/cluster/lib.sh"
 LC_ALL=C
 export LC_ALL
-[ "$(id -u)" = 0 ] || { echo 'skipped: hosts are made of network namespaces, which needs root'; exit 77; }
-command -v ip >/dev/null 2>&1 || { echo 'skipped: there is no ip command (Debian: iproute2)'; exit 77; }
-ip netns add "trm-$$-probe" 2>/dev/null || { echo 'skipped: this machine makes no network namespaces'; exit 77; }
-ip netns delete "trm-$$-probe"
+needs_namespaces
 
 hosts=3
 switch=trm-$$-switch

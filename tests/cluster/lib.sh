@@ -89,6 +89,14 @@ finish() {
     exit
 }
 
+# needs_namespaces: hosts are made of them; without, nothing of the script is run.
+needs_namespaces() {
+    [ "$(id -u)" = 0 ] || { echo 'skipped: hosts are made of network namespaces, which needs root'; exit 77; }
+    command -v ip >/dev/null 2>&1 || { echo 'skipped: there is no ip command (Debian: iproute2)'; exit 77; }
+    ip netns add "trm-$$-probe" 2>/dev/null || { echo 'skipped: this machine makes no network namespaces'; exit 77; }
+    ip netns delete "trm-$$-probe"
+}
+
 # run_job NAME CODE ARGUMENT…
 run_job() {
     name=$1 code=$2

@@ -3,17 +3,14 @@
 #include "tests/support/whole_job.h"
 
 #include "jobs/names.h"
-#include "runtime/clock.h"
+#include "tests/support/crew_wait.h"
 #include "workers/reduce_inputs.h"
 #include "workers/run_reader.h"
 
 #include <assert.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define WAIT_S 120u /* for an event that must come: a test that hangs ends with a failure */
 
 enum { STATE, RUNS, SCRATCH, OUT, PRIVATE, ATTEMPTS, PATHS };
 static const char *const names[] = {"state", "runs",         "scratch",
@@ -51,27 +48,12 @@ void whole_job_close(whole_job *self)
 
 /* ---- The crew ------------------------------------------------------------------------- */
 
-trm_status whole_job_wait(whole_job *self, trm_crew_event *event)
-{
-    uint64_t end_ns = trm_clock_now_ns() + WAIT_S * TRM_NS_PER_S;
-    trm_status status;
-    while ((status = trm_crew_next(self->crew, event)) == TRM_AGAIN && trm_clock_now_ns() < end_ns) {
-        int fds[4];
-        struct pollfd polled[4];
-        unsigned count = trm_crew_fds(self->crew, fds, 4);
-        for (unsigned i = 0; i < count; i++)
-            polled[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
-        poll(polled, count, 1000);
-    }
-    return status;
-}
-
 static trm_status start_crew(whole_job *self)
 {
     trm_status status = trm_crew_start(&self->crew, &self->spec, 0, &self->err);
     for (unsigned i = 0; status == TRM_OK && i < trm_crew_executors(self->crew); i++) {
         trm_crew_event event;
-        status = whole_job_wait(self, &event);
+        status = crew_wait(self->crew, &event);
         if (status == TRM_OK && event.kind != TRM_CREW_READY)
             status = TRM_EPEER;
         if (status == TRM_OK)
@@ -113,7 +95,7 @@ static trm_status order_from_crew(whole_job *self, const trm_order *order)
     trm_crew_event event;
     trm_status status = trm_crew_submit(self->crew, executor, order, 1);
     if (status == TRM_OK)
-        status = whole_job_wait(self, &event);
+        status = crew_wait(self->crew, &event);
     if (status != TRM_OK)
         return status;
     self->err = event.err;
@@ -122,7 +104,7 @@ static trm_status order_from_crew(whole_job *self, const trm_order *order)
         self->report.record = event.record;
         keep_words(self, &event);
         status = event.status;
-        trm_status again = whole_job_wait(self, &event);
+        trm_status again = crew_wait(self->crew, &event);
         return again == TRM_OK && event.kind == TRM_CREW_READY ? status : TRM_EPEER;
     }
     self->report = event.report;

@@ -54,8 +54,6 @@ trm_status whole_job_order(whole_job *self, trm_phase phase, uint32_t task);
 trm_status whole_job_sample(whole_job *self);
 /* The list of partition's segments, of all maps that have run. */
 trm_status whole_job_list(whole_job *self, uint32_t partition);
-/* The crew's next event; TRM_AGAIN when there is none for long. */
-trm_status whole_job_wait(whole_job *self, trm_crew_event *event);
 /* open, then everything to the end. */
 trm_status whole_job_run(whole_job *self);
 /* Removes what is in the tree. */

@@ -8,6 +8,7 @@
 #include "runtime/clock.h"
 #include "runtime/diag.h"
 #include "temp_tree.h"
+#include "tests/support/crew_wait.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,8 +27,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-
-#define WAIT_S 60u /* for an event that must come: a test that hangs ends with a failure */
 
 /* What a test leaves in a process that is killed is no leak; memory may be refused. */
 const char *__asan_default_options(void);
@@ -276,20 +275,8 @@ static inline void start_with(fixture *self, const trm_executor_ops *ops)
 /* The next event; fails when there is none in time. */
 static inline trm_crew_event *next(fixture *self)
 {
-    uint64_t end_ns = trm_clock_now_ns() + WAIT_S * TRM_NS_PER_S;
-    for (;;) {
-        trm_status status = trm_crew_next(self->crew, &self->event);
-        if (status == TRM_OK)
-            return &self->event;
-        assert_int_equal(status, TRM_AGAIN);
-        assert_true(trm_clock_now_ns() < end_ns);
-        int fds[4];
-        struct pollfd polled[4];
-        unsigned count = trm_crew_fds(self->crew, fds, 4);
-        for (unsigned i = 0; i < count; i++)
-            polled[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
-        poll(polled, count, 1000);
-    }
+    assert_int_equal(crew_wait(self->crew, &self->event), TRM_OK);
+    return &self->event;
 }
 
 static inline void set_up_all(fixture *self, uint32_t plan_crc)
@@ -376,7 +363,7 @@ static inline bool is_gone(pid_t pid)
 
 static inline void expect_gone(pid_t pid)
 {
-    uint64_t end_ns = trm_clock_now_ns() + WAIT_S * TRM_NS_PER_S;
+    uint64_t end_ns = trm_clock_now_ns() + CREW_WAIT_S * TRM_NS_PER_S;
     while (!is_gone(pid)) {
         assert_true(trm_clock_now_ns() < end_ns);
         poll(NULL, 0, 1);

@@ -4,6 +4,7 @@
 #define TRM_TESTS_UNIT_DATAPATH_CASE_H
 
 #include "jobs/cuts.h"
+#include "tests/support/draw.h"
 #include "tests/support/fs_mem.h"
 #include "workers/collector.h"
 #include "workers/fold_table.h"
@@ -20,23 +21,9 @@
 
 #define KEY_BYTES_MAX_DRAWN 300u
 
-/* ---- Randomness --------------------------------------------------------------------- */
-
-static inline uint64_t draw(uint64_t *random)
+static inline bool one_in(trm_draw *random, uint64_t n)
 {
-    uint64_t z = *random += 0x9e3779b97f4a7c15ull;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
-static inline uint64_t below(uint64_t *random, uint64_t bound)
-{
-    return draw(random) % bound;
-}
-static inline bool one_in(uint64_t *random, uint64_t n)
-{
-    return below(random, n) == 0;
+    return trm_draw_below(random, n) == 0;
 }
 
 /* ---- A case ------------------------------------------------------------------------- */
@@ -71,7 +58,8 @@ typedef struct expected {
 } expected;
 
 typedef struct datapath_case {
-    uint64_t seed, random;
+    uint64_t seed;
+    trm_draw random;
     key_kind keys;
     reduction reduction;
     partitioner partitioner;
@@ -103,42 +91,42 @@ typedef struct datapath_case {
 
 static inline size_t draw_key(datapath_case *c, uint8_t *key)
 {
-    uint64_t *r = &c->random;
+    trm_draw *r = &c->random;
     size_t len = 0;
     switch (c->keys) {
     case KEYS_WORDS:
-        len = 1 + below(r, 12);
+        len = 1 + trm_draw_below(r, 12);
         for (size_t i = 0; i < len; i++)
-            key[i] = (uint8_t)('a' + below(r, one_in(r, 2) ? 3 : 26));
+            key[i] = (uint8_t)('a' + trm_draw_below(r, one_in(r, 2) ? 3 : 26));
         break;
     case KEYS_BINARY:
-        len = below(r, 24);
+        len = trm_draw_below(r, 24);
         for (size_t i = 0; i < len; i++)
-            key[i] = (uint8_t)(one_in(r, 3) ? 0 : draw(r));
+            key[i] = (uint8_t)(one_in(r, 3) ? 0 : trm_draw_next(r));
         break;
     case KEYS_SAME_PREFIX:
-        len = 40 + below(r, 8);
+        len = 40 + trm_draw_below(r, 8);
         memset(key, 'p', len);
         for (size_t i = 38; i < len; i++)
-            key[i] = (uint8_t)below(r, 4);
+            key[i] = (uint8_t)trm_draw_below(r, 4);
         break;
     case KEYS_FEW:
-        len = (size_t)snprintf((char *)key, 32, "key%u", (unsigned)below(r, 3));
+        len = (size_t)snprintf((char *)key, 32, "key%u", (unsigned)trm_draw_below(r, 3));
         break;
     case KEYS_NESTED: /* each a prefix of the next, and zeros that look like padding */
-        len = below(r, 40);
+        len = trm_draw_below(r, 40);
         memset(key, one_in(r, 2) ? 0 : 'a', len);
         break;
     case KEYS_LONG:
-        len = 1 + below(r, KEY_BYTES_MAX_DRAWN);
+        len = 1 + trm_draw_below(r, KEY_BYTES_MAX_DRAWN);
         for (size_t i = 0; i < len; i++)
-            key[i] = (uint8_t)('a' + (i < 20 ? 0 : below(r, 2)));
+            key[i] = (uint8_t)('a' + (i < 20 ? 0 : trm_draw_below(r, 2)));
         break;
     case KEYS_HIGH: /* like the end of everything */
-        len = below(r, 14);
+        len = trm_draw_below(r, 14);
         memset(key, 0xff, len);
         if (len > 8 && one_in(r, 2))
-            key[len - 1] = (uint8_t)draw(r);
+            key[len - 1] = (uint8_t)trm_draw_next(r);
         break;
     case KEY_KINDS:
         break;

@@ -120,11 +120,11 @@ static trm_collector *make_collector(datapath_case *c)
 static size_t draw_value(datapath_case *c, uint8_t *value)
 {
     size_t len = c->reduction == GENERAL || c->reduction == FOLD_LARGE || c->reduction == FOLD_COUNT
-                     ? below(&c->random, c->value_bytes_max + 1)
+                     ? trm_draw_below(&c->random, c->value_bytes_max + 1)
                      : 8;
     if (c->reduction == GENERAL && c->value_bytes_max > 64 && !one_in(&c->random, 50))
         len %= 64;
-    uint64_t step = draw(&c->random);
+    uint64_t step = trm_draw_next(&c->random);
     for (size_t i = 0; i < len; i++)
         value[i] = (uint8_t)(i % 3 ? 'x' : step >> (i % 64));
     return len;
@@ -179,7 +179,7 @@ static void fetch(datapath_case *c, const char *from, const char *to, uint32_t p
     CHECK_OK(c, c->fs->ops->open(c->fs, from, TRM_FS_READ, &in, &err));
     CHECK_OK(c, c->fs->ops->open(c->fs, to, TRM_FS_WRITE | TRM_FS_CREATE | TRM_FS_TRUNCATE, &out, &err));
     for (uint64_t at = 0; at < extract.total_bytes;) {
-        size_t n = 1 + below(&c->random, sizeof piece);
+        size_t n = 1 + trm_draw_below(&c->random, sizeof piece);
         if (n > extract.total_bytes - at)
             n = (size_t)(extract.total_bytes - at);
         CHECK_OK(c, trm_run_extract_read(&extract, in, at, piece, n, &err));
@@ -199,7 +199,7 @@ static void check_values(datapath_case *c, trm_group *group, const expected *e)
     size_t len;
     uint64_t count = 0, sum = 0, hash = 0;
     bool all = !one_in(&c->random, 5);
-    uint64_t most = all ? UINT64_MAX : below(&c->random, 3);
+    uint64_t most = all ? UINT64_MAX : trm_draw_below(&c->random, 3);
     trm_status status = TRM_OK;
     while (count < most && (status = trm_group_next(group, &value, &len, &err)) == TRM_OK) {
         sum += len >= 8 ? trm_load_u64(value) : 0;
@@ -362,35 +362,34 @@ static void draw_case(datapath_case *c, uint64_t seed)
 {
     static const uint32_t partition_counts[] = {1, 1, 2, 3, 8, 40, 3000};
     static const size_t value_sizes[] = {0, 8, 100, 3000, 200000, 400000};
-    *c = (datapath_case){.seed = seed, .random = seed};
-    uint64_t *r = &c->random;
-    draw(r);
-    c->keys = (key_kind)below(r, KEY_KINDS);
-    c->reduction = (reduction)below(r, REDUCTIONS);
-    c->partitioner = (partitioner)below(r, PARTITIONERS);
+    *c = (datapath_case){.seed = seed, .random = trm_draw_from(seed)};
+    trm_draw *r = &c->random;
+    c->keys = (key_kind)trm_draw_below(r, KEY_KINDS);
+    c->reduction = (reduction)trm_draw_below(r, REDUCTIONS);
+    c->partitioner = (partitioner)trm_draw_below(r, PARTITIONERS);
     c->reversed = one_in(r, 4);
     c->through_extract = one_in(r, 2);
-    c->partitions = partition_counts[below(r, sizeof partition_counts / sizeof partition_counts[0])];
-    c->maps = 1 + (uint32_t)below(r, MAPS_MAX);
-    c->value_bytes_max = value_sizes[below(r, c->reduction == GENERAL ? 6 : 4)];
-    c->pairs = one_in(r, 10) ? below(r, 3) : below(r, one_in(r, 2) ? 2000 : 30000);
+    c->partitions = partition_counts[trm_draw_below(r, sizeof partition_counts / sizeof partition_counts[0])];
+    c->maps = 1 + (uint32_t)trm_draw_below(r, MAPS_MAX);
+    c->value_bytes_max = value_sizes[trm_draw_below(r, c->reduction == GENERAL ? 6 : 4)];
+    c->pairs = one_in(r, 10) ? trm_draw_below(r, 3) : trm_draw_below(r, one_in(r, 2) ? 2000 : 30000);
     if (c->value_bytes_max > 100000)
         c->pairs %= 1000;
     if (c->through_extract && c->partitions > 1000)
         c->maps = 1;
-    c->map_bytes = TRM_COLLECTOR_BYTES_MIN << below(r, 4);
-    c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN << below(r, 3);
+    c->map_bytes = TRM_COLLECTOR_BYTES_MIN << trm_draw_below(r, 4);
+    c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN << trm_draw_below(r, 3);
     if (one_in(r, 5)) { /* as many spills and passes as can be */
-        c->partitions = 1 + (uint32_t)below(r, 2);
+        c->partitions = 1 + (uint32_t)trm_draw_below(r, 2);
         c->map_bytes = TRM_COLLECTOR_BYTES_MIN;
         c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN;
-        c->pairs = 40000 + below(r, 60000);
+        c->pairs = 40000 + trm_draw_below(r, 60000);
         c->value_bytes_max = c->value_bytes_max > 3000 ? 1000 : c->value_bytes_max;
         if (c->keys == KEYS_FEW || c->keys == KEYS_NESTED || c->keys == KEYS_HIGH)
             c->keys = KEYS_LONG;
     }
-    trm_compress_policy_init(&c->policy, (trm_compress_mode)below(r, 3), 1 + (int)below(r, 9),
-                             one_in(r, 2) ? 1e7 : 0);
+    trm_compress_policy_init(&c->policy, (trm_compress_mode)trm_draw_below(r, 3),
+                             1 + (int)trm_draw_below(r, 9), one_in(r, 2) ? 1e7 : 0);
 }
 
 static void run_case(uint64_t seed)

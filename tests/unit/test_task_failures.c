@@ -3,6 +3,7 @@
  * of its own survives. */
 #include "config.h"
 
+#include "tests/support/crew_wait.h"
 #include "tests/support/whole_job.h"
 #include "tests/unit/task_tree.h"
 
@@ -387,11 +388,11 @@ static void emitting_after_the_end_is_the_end(void **state)
     whole_job_order(&it.job, TRM_PHASE_MAP, 0); /* it may have happened within the attempt */
     if (!it.job.died) {
         assert_int_equal(it.job.status, TRM_OK);
-        assert_int_equal(whole_job_wait(&it.job, &event), TRM_OK);
+        assert_int_equal(crew_wait(it.job.crew, &event), TRM_OK);
         assert_int_equal(event.kind, TRM_CREW_DIED);
         assert_false(event.running);
         assert_non_null(strstr(event.last_words, "the kernel emitted after its task ended"));
-        assert_int_equal(whole_job_wait(&it.job, &event), TRM_OK);
+        assert_int_equal(crew_wait(it.job.crew, &event), TRM_OK);
         assert_int_equal(event.kind, TRM_CREW_READY);
     }
     close_naughty(&it);
