@@ -365,6 +365,12 @@ const char *master_phase_name(const trm_master *self)
     return reduces->tasks && maps->live == maps->tasks ? "reducing" : "mapping";
 }
 
+/* The launch may have begun under another master, on another host. */
+static uint64_t launch_ms(const trm_master *self)
+{
+    return self->wall_ms > self->table->epoch_ms ? self->wall_ms - self->table->epoch_ms : 0;
+}
+
 void trm_master_progress(const trm_master *self, trm_progress *out)
 {
     *out = (trm_progress){.phase = master_phase_name(self),
@@ -372,6 +378,7 @@ void trm_master_progress(const trm_master *self, trm_progress *out)
                           .ranks_alive = self->ready,
                           .epoch = self->epoch,
                           .term = self->term,
+                          .launch_ms = launch_ms(self),
                           .failovers = self->table->failovers,
                           .dropped = self->dropped,
                           .bytes_total = self->config.submission->plan.bytes};

@@ -68,6 +68,7 @@ typedef struct trm_progress {
     uint64_t speculated_won; /* … that were faster */
     uint32_t ranks, ranks_alive;
     uint64_t epoch, term;
+    uint64_t launch_ms; /* since this launch began, by the wall clock; 0 if that was set back */
     uint64_t failovers; /* masters that followed another in the same launch, all launches */
     uint64_t dropped;   /* frames and items that were not obeyed */
 } trm_progress;

@@ -209,7 +209,7 @@ void trm_leader_receive(trm_leader *self, uint32_t from, const trm_wire_header *
         trm_gather_take(&self->gather, from, header, body);
 }
 
-static void say_end(trm_leader *self, const trm_progress *progress, uint64_t now_ns)
+static void say_end(trm_leader *self, const trm_progress *progress)
 {
     self->said_end = true;
     if (self->end.exit_code != TRM_EXIT_DONE) {
@@ -218,7 +218,7 @@ static void say_end(trm_leader *self, const trm_progress *progress, uint64_t now
     }
     trm_counters counters;
     trm_master_counters(self->master, &counters);
-    trm_progress_summary(&self->view, progress, &counters, &self->submission.traits, self->spec, now_ns);
+    trm_progress_summary(progress, &counters, &self->submission.traits, self->spec);
 }
 
 /* Others must see that the job is being worked on: rank 0 said so as long as it lived. */
@@ -246,7 +246,7 @@ bool trm_leader_step(trm_leader *self, uint64_t now_ns, uint64_t wall_ms, uint64
         self->forgot = true;
     }
     if (!self->said_end && trm_master_ended(self->master, &self->end))
-        say_end(self, &progress, now_ns);
+        say_end(self, &progress);
     return any;
 }
 

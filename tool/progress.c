@@ -118,8 +118,6 @@ void trm_progress_format(trm_progress_view *self, const trm_progress *progress, 
     text line = {.at = out, .left = TRM_PROGRESS_TEXT_BYTES};
     const trm_phase_progress *phase = current(progress);
     bool news = !self->phase || strcmp(self->phase, progress->phase) != 0;
-    if (!self->begin_ns)
-        self->begin_ns = now_ns;
     if (news) {
         self->phase = progress->phase;
         self->phase_ns = now_ns;
@@ -199,12 +197,11 @@ static void show_counters(const trm_progress *progress, const trm_counters *coun
     show_counter("copies_used", progress->copies_used);
 }
 
-void trm_progress_summary(const trm_progress_view *self, const trm_progress *progress,
-                          const trm_counters *counters, const trm_traits *traits, const trm_spec *spec,
-                          uint64_t now_ns)
+void trm_progress_summary(const trm_progress *progress, const trm_counters *counters,
+                          const trm_traits *traits, const trm_spec *spec)
 {
     char read[TRM_HUMAN_BYTES], wrote[TRM_HUMAN_BYTES], took[32];
-    double seconds = self->begin_ns ? (double)(now_ns - self->begin_ns) / 1e9 : 0;
+    double seconds = (double)progress->launch_ms / 1e3;
     trm_human_bytes((double)counters->value[TRM_COUNTER_MAP_BYTES_IN], read);
     trm_human_bytes((double)counters->value[TRM_COUNTER_OUTPUT_BYTES], wrote);
     if (seconds < 10)

@@ -12,7 +12,7 @@
 
 typedef struct trm_progress_view { /* zero-initialise */
     const char *phase;             /* as shown last */
-    uint64_t begin_ns, phase_ns, next_ns;
+    uint64_t phase_ns, next_ns;
     uint64_t rate_ns, rate_bytes; /* of the last look */
     double bytes_s;               /* smoothed; 0: not known */
     double began_fraction;        /* of the phase that was done when it was first seen */
@@ -29,9 +29,8 @@ void trm_progress_format(trm_progress_view *self, const trm_progress *progress, 
                          char out[TRM_PROGRESS_TEXT_BYTES]);
 
 /* The closing words: what was done, in how long, where it lies; and the counters. */
-void trm_progress_summary(const trm_progress_view *self, const trm_progress *progress,
-                          const trm_counters *counters, const trm_traits *traits, const trm_spec *spec,
-                          uint64_t now_ns);
+void trm_progress_summary(const trm_progress *progress, const trm_counters *counters,
+                          const trm_traits *traits, const trm_spec *spec);
 
 #define TRM_HUMAN_BYTES 16u
 /* "312", "4.5 MB", "1.2 GB": powers of 1000. */

@@ -308,6 +308,39 @@ typedef struct shape {
     uint32_t ranks, hosts, replicas;
 } shape;
 
+/* The table of `epoch` goes on; 0: another launch begins. */
+static inline void make_master(world *self, uint64_t epoch)
+{
+    trm_err err = {""};
+    self->log = trm_replog_mem_open(self->disk, 1, MS, MS, 0);
+    trm_replica_init(&self->replica, self->log);
+    trm_master_config config = {.spec = &self->spec,
+                                .submission = &self->submission,
+                                .fs = self->fs,
+                                .replica = &self->replica,
+                                .outbox = {outbox_send, self},
+                                .ranks = self->ranks,
+                                .epoch = epoch,
+                                .seed = 1,
+                                .wall_ms = self->now_ns / MS};
+    assert_int_equal(trm_master_create(&self->master, &config, &err), TRM_OK);
+}
+
+static inline void unmake_master(world *self)
+{
+    trm_master_destroy(self->master);
+    trm_replica_close(&self->replica);
+    trm_replog_close(self->log);
+}
+
+/* The master dies, and another one follows in the same launch. */
+static inline void follow(world *self)
+{
+    uint64_t epoch = trm_master_epoch(self->master);
+    unmake_master(self);
+    make_master(self, epoch);
+}
+
 static inline world *begin(const shape *of)
 {
     static char out[] = "/out", state[] = "/out/.trireme";
@@ -333,25 +366,13 @@ static inline world *begin(const shape *of)
     assert_int_equal(trm_fs_make_dirs(self->fs, "/out/.trireme/" TRM_ATTEMPTS_NAME, 0, &err), TRM_OK);
     assert_int_equal(trm_fs_make_dirs(self->fs, "/out/.trireme/" TRM_STDERR_NAME, 0, &err), TRM_OK);
     assert_int_equal(trm_plan_save(&self->submission.plan, self->fs, state, &crc, &err), TRM_OK);
-    self->log = trm_replog_mem_open(self->disk, 1, MS, MS, 0);
-    trm_replica_init(&self->replica, self->log);
-    trm_master_config config = {.spec = &self->spec,
-                                .submission = &self->submission,
-                                .fs = self->fs,
-                                .replica = &self->replica,
-                                .outbox = {outbox_send, self},
-                                .ranks = of->ranks,
-                                .seed = 1,
-                                .wall_ms = 1};
-    assert_int_equal(trm_master_create(&self->master, &config, &err), TRM_OK);
+    make_master(self, 0);
     return self;
 }
 
 static inline void end(world *self)
 {
-    trm_master_destroy(self->master);
-    trm_replica_close(&self->replica);
-    trm_replog_close(self->log);
+    unmake_master(self);
     trm_log_disk_destroy(self->disk);
     trm_submission_close(&self->submission);
     trm_fs_mem_destroy(self->fs);

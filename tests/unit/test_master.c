@@ -361,6 +361,22 @@ static void what_is_read_counts_while_its_map_runs(void **state)
     end(self);
 }
 
+/* What a person is told at the end is how long the launch took, not how long its last master. */
+static void a_master_that_follows_counts_from_the_launch(void **state)
+{
+    world *self = begin_with_ranks(1, 1, false, (uint32_t[RANKS]){1, 1});
+    trm_progress before, after;
+    trm_master_progress(self->master, &before);
+    wait_ms(self, 5000);
+    follow(self);
+    wait_ms(self, SET_UP_MS);
+    trm_master_progress(self->master, &after);
+    assert_int_equal(after.failovers, 1);
+    assert_int_equal(after.epoch, before.epoch);
+    assert_int_equal(after.launch_ms - before.launch_ms, 5000 + SET_UP_MS);
+    end(self);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -379,6 +395,7 @@ int main(void)
         cmocka_unit_test(a_part_that_is_found_in_place_is_synced),
         cmocka_unit_test(many_that_come_at_once_are_set_up_in_steps),
         cmocka_unit_test(what_nobody_has_given_out_does_not_count),
+        cmocka_unit_test(a_master_that_follows_counts_from_the_launch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
