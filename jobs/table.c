@@ -116,6 +116,25 @@ static void phase_begin_epoch(trm_table_phase *phase)
         phase->task[i].failures = 0;
 }
 
+static void job_begin_epoch(trm_table_job *job, uint64_t epoch)
+{
+    trm_table_phase *maps = &job->phase[TRM_PHASE_MAP];
+    phase_begin_epoch(maps);
+    phase_begin_epoch(&job->phase[TRM_PHASE_REDUCE]);
+    for (uint32_t i = 0; i < maps->tasks && !maps->part; i++) { /* what is empty is readable everywhere */
+        if (maps->task[i].state == TRM_TASK_COMMITTED && maps->task[i].empty) {
+            maps->task[i].epoch = (uint32_t)epoch;
+            maps->live++;
+        }
+    }
+    if (job->state == TRM_JOB_DONE)
+        return;
+    job->state = TRM_JOB_RUNNING;
+    job->exit_code = 0;
+    free(job->text);
+    job->text = NULL;
+}
+
 static int member_compare(const void *a, const void *b)
 {
     const trm_member *x = a, *y = b;
@@ -211,26 +230,8 @@ static trm_status apply_epoch(trm_table *self, trm_reader *body, trm_err *err)
     self->epoch_ms = epoch.wall_ms;
     self->epoch_masters = 0;
     self->master_term = 0;
-    for (uint32_t j = 0; j < self->jobs_count; j++) {
-        trm_table_job *job = self->jobs[j];
-        if (job->state == TRM_JOB_DONE)
-            continue;
-        job->state = TRM_JOB_RUNNING;
-        job->exit_code = 0;
-        free(job->text);
-        job->text = NULL;
-        phase_begin_epoch(&job->phase[TRM_PHASE_MAP]);
-        phase_begin_epoch(&job->phase[TRM_PHASE_REDUCE]);
-        trm_table_phase *maps = &job->phase[TRM_PHASE_MAP];
-        if (maps->part)
-            continue;
-        for (uint32_t i = 0; i < maps->tasks; i++) { /* what is empty is readable everywhere */
-            if (maps->task[i].state == TRM_TASK_COMMITTED && maps->task[i].empty) {
-                maps->task[i].epoch = (uint32_t)self->epoch;
-                maps->live++;
-            }
-        }
-    }
+    for (uint32_t j = 0; j < self->jobs_count; j++)
+        job_begin_epoch(self->jobs[j], self->epoch);
     return TRM_OK;
 }
 
