@@ -4,7 +4,10 @@
  *
  *   transport_stress [SEED [MESSAGES [DIES]]]
  *
- * With DIES that rank kills itself half way: the others finish among themselves. */
+ * With DIES that rank kills itself half way: the others finish among themselves.
+ *
+ * Whoever has got all messages says so by one more, and leaves when all others have said it: a rank that
+ * leaves takes nothing more and sends nothing more. */
 #include "runtime/bytes.h"
 #include "runtime/clock.h"
 #include "runtime/crc32c.h"
@@ -22,6 +25,7 @@
 #define NOBODY UINT32_MAX
 
 static uint64_t seed;
+static uint64_t messages; /* to each, and one */
 
 static uint64_t mix(uint64_t z)
 {
@@ -38,11 +42,12 @@ static _Noreturn void broken(const trm_transport *transport, const char *what)
     _exit(1);
 }
 
-/* What message `number` from one rank to another is. */
+/* What message `number` from one rank to another is; the one more is empty. */
 static size_t compose(uint8_t *out, uint32_t from, uint32_t to, uint64_t number)
 {
     uint64_t random = mix(seed ^ mix((uint64_t)from << 32 | to) ^ mix(number));
     size_t len = random % 4 ? random / 4 % 600 : random / 4 % (TRM_MESSAGE_BYTES_MAX - HEAD_BYTES + 1);
+    len = number < messages ? len : 0;
     trm_store_u64(out, number);
     for (size_t at = 0; at < len; at += 8) {
         uint64_t word = mix(random + at);
@@ -55,7 +60,7 @@ static size_t compose(uint8_t *out, uint32_t from, uint32_t to, uint64_t number)
 typedef struct state {
     trm_transport *transport;
     uint64_t *sent, *got; /* by rank */
-    uint64_t messages;    /* to each */
+    bool through;         /* it has sent all messages, and got all */
     uint32_t dies;
     uint64_t moved;
 } state;
@@ -83,7 +88,7 @@ static void send_some(state *self)
     static uint8_t out[TRM_MESSAGE_BYTES_MAX + 8];
     trm_transport *transport = self->transport;
     for (uint32_t to = 0; to < transport->ranks; to++) {
-        if (self->sent[to] == self->messages)
+        if (self->sent[to] == messages + self->through)
             continue;
         size_t len = compose(out, transport->rank, to, self->sent[to]);
         trm_status status = transport->ops->send(transport, to, out, len);
@@ -98,11 +103,11 @@ static void send_some(state *self)
     }
 }
 
-/* To and from everybody but the one that dies. */
-static bool is_done(const state *self)
+/* Whether so many have gone to and come from everybody but the one that dies. */
+static bool have_gone(const state *self, uint64_t count)
 {
     for (uint32_t i = 0; i < self->transport->ranks; i++)
-        if (i != self->dies && (self->sent[i] < self->messages || self->got[i] < self->messages))
+        if (i != self->dies && (self->sent[i] < count || self->got[i] < count))
             return false;
     return true;
 }
@@ -110,8 +115,8 @@ static bool is_done(const state *self)
 int main(int argc, char **argv)
 {
     seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    state self = {.messages = argc > 2 ? strtoull(argv[2], NULL, 10) : 200,
-                  .dies = argc > 3 ? (uint32_t)atoi(argv[3]) : NOBODY};
+    messages = argc > 2 ? strtoull(argv[2], NULL, 10) : 200;
+    state self = {.dies = argc > 3 ? (uint32_t)atoi(argv[3]) : NOBODY};
     trm_err err;
     if (trm_transport_mpi_open(&self.transport, &err) != TRM_OK) {
         fprintf(stderr, "%s\n", err.text);
@@ -121,11 +126,12 @@ int main(int argc, char **argv)
     self.sent = calloc(transport->ranks, sizeof *self.sent);
     self.got = calloc(transport->ranks, sizeof *self.got);
     uint64_t begin_ns = trm_clock_now_ns(), bytes_time_ns = 0;
-    while (!is_done(&self)) {
+    while (!have_gone(&self, messages + 1)) {
         uint64_t before = self.moved;
         send_some(&self);
         take_all(&self);
-        if (transport->rank == self.dies && self.got[(self.dies + 1) % transport->ranks] > self.messages / 2)
+        self.through = self.through || have_gone(&self, messages);
+        if (transport->rank == self.dies && self.got[(self.dies + 1) % transport->ranks] > messages / 2)
             kill(getpid(), SIGKILL);
         if (self.moved == before)
             poll(NULL, 0, 1);
@@ -133,16 +139,9 @@ int main(int argc, char **argv)
         if (bytes_time_ns > END_S * TRM_NS_PER_S)
             broken(transport, "nothing more comes");
     }
-    printf("rank %u: %llu messages to each of %u in %llu ms\n", transport->rank,
-           (unsigned long long)self.messages, transport->ranks,
-           (unsigned long long)(bytes_time_ns / TRM_NS_PER_MS));
+    printf("rank %u: %llu messages to each of %u in %llu ms\n", transport->rank, (unsigned long long)messages,
+           transport->ranks, (unsigned long long)(bytes_time_ns / TRM_NS_PER_MS));
     fflush(stdout);
-    /* A rank that leaves takes nothing more: the last of the others must be through first. */
-    uint64_t linger_ns = trm_clock_now_ns() + TRM_NS_PER_S / 2;
-    while (trm_clock_now_ns() < linger_ns) {
-        take_all(&self);
-        poll(NULL, 0, 1);
-    }
     transport->ops->close(transport, 1000);
     free(self.sent);
     free(self.got);
