@@ -33,7 +33,7 @@ static void keep_own_descriptors(trm_executor_args *args)
     int own[] = {null_fd, args->output_fd, args->output_fd, args->order_fd, args->wake_fd};
     enum { OWN = sizeof own / sizeof own[0] };
     for (int i = 0; i < OWN; i++) {
-        own[i] = fcntl(own[i], F_DUPFD, 64);
+        own[i] = fcntl(own[i], F_DUPFD, OWN); /* no higher: the limit of descriptors may be low */
         if (own[i] < 0)
             _exit(127);
     }

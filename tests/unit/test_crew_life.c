@@ -234,6 +234,20 @@ static void executors_hold_their_own_only(void **state)
     stop(&it);
 }
 
+/* What a low limit leaves is enough: none is put out of the way higher than it must. */
+static void executors_begin_with_few_descriptors(void **state)
+{
+    fixture it;
+    struct rlimit before, few;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = (struct rlimit){64, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    init(&it, 2);
+    start(&it);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    stop(&it);
+}
+
 static void bindings_are_told(void **state)
 {
     fixture it;
@@ -295,6 +309,7 @@ int main(void)
         cmocka_unit_test(the_rank_sees_the_supervisor_die),
         cmocka_unit_test(kept_scratch_stays),
         cmocka_unit_test(executors_hold_their_own_only),
+        cmocka_unit_test(executors_begin_with_few_descriptors),
         cmocka_unit_test(bindings_are_told),
         cmocka_unit_test(what_an_order_costs),
     };
