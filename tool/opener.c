@@ -120,6 +120,8 @@ static trm_status prepare(trm_opener *self, trm_err *err)
     if (status == TRM_OK)
         status = trm_state_dir_open(&self->state_dir, self->spec, &self->submission, self->ground->fs, err);
     self->opened = self->submitted && status == TRM_OK;
+    if (status == TRM_ECORRUPT) /* its identity, or its plan */
+        status = TRM_EOUTPUT;
     if (status != TRM_OK || self->state_dir.found == TRM_STATE_DONE)
         return status;
     return begin_launch(self, err);

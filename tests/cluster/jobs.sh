@@ -78,6 +78,15 @@ run_job 'other options' 3 -n 2 --partitions 3 wordcount -p lower=true "$work/tex
     grep -q 'error: .*--partitions was not given and is 3 now' "$work/err" && pass 'other options' ||
         fail 'other options' 'not said'
 }
+for file in identity plan; do # a byte of it is another one
+    name="damaged $file"
+    cp "$work/out/.trireme/$file" "$work/whole"
+    { head -c 20 "$work/whole"; printf '\377'; tail -c +22 "$work/whole"; } >"$work/out/.trireme/$file"
+    run_job "$name" 3 -n 2 wordcount -p lower=true "$work/text" -o "$work/out" && {
+        grep 'error: ' "$work/err" | grep -q "cannot be read: $work/out/.trireme/$file" && same "$name" || fail "$name" 'not said, or changed'
+    }
+    cp "$work/whole" "$work/out/.trireme/$file"
+done
 "$trireme" jobs wordcount >"$work/jobs" && grep -q -- '^ *-p lower=yes|no ' "$work/jobs" && pass 'what a job takes' ||
     fail 'what a job takes' "it is told otherwise: $(cat "$work/jobs")"
 
