@@ -52,6 +52,15 @@ static int help(int argc, char **argv)
     return TRM_EXIT_DONE;
 }
 
+/* A full disk, a closed descriptor. Who reads a pipe no longer has ended us by SIGPIPE. */
+static int check_said(int code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    trm_error("what was to be said could not be written");
+    return TRM_EXIT_LAUNCH;
+}
+
 int trm_command_main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -65,7 +74,7 @@ int trm_command_main(int argc, char **argv)
         name = "version";
     for (size_t i = 0; i < COMMANDS_COUNT; i++)
         if (strcmp(commands[i].name, name) == 0)
-            return commands[i].call(argc - 1, argv + 1);
+            return check_said(commands[i].call(argc - 1, argv + 1));
     trm_error("unknown command '%s' (`trireme help` lists them)", name);
     return TRM_EXIT_USAGE;
 }

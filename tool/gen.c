@@ -296,7 +296,7 @@ int trm_gen_command(int argc, char **argv)
     trm_status status = parse(&self, argc - 1, argv + 1, &err);
     if (status == TRM_EOF) {
         fputs(usage, stdout);
-        return fflush(stdout) == 0 ? TRM_EXIT_DONE : TRM_EXIT_LAUNCH;
+        return TRM_EXIT_DONE;
     }
     if (status == TRM_OK)
         status = run(&self, &err);

@@ -315,10 +315,7 @@ static int show(const char *dir, bool json)
         trm_json_doc_close(&doc);
         free(bytes);
     }
-    if (fflush(stdout) == 0)
-        return code;
-    trm_error("what was to be said could not be written");
-    return TRM_EXIT_LAUNCH;
+    return code;
 }
 
 int trm_status_command(int argc, char **argv)

@@ -97,8 +97,10 @@ static int show_in_child(const char *name, const char *path, bool whole)
     printf("%-16s %s\n", name, kernel.job->help ? kernel.job->help : "");
     for (const trm_param *param = kernel.job->params; whole && param && param->name; param++)
         show_param(param);
-    fflush(stdout);
-    return TRM_EXIT_DONE;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return TRM_EXIT_DONE;
+    trm_error("the list of kernels could not be written");
+    return TRM_EXIT_LAUNCH;
 }
 
 static int show(const char *name, const char *path, bool whole)
@@ -139,7 +141,7 @@ static int list_all(void)
         char *name = entries[i]->d_name;
         snprintf(path, sizeof path, "%s/%s", dir, name);
         name[strlen(name) - 3] = 0;
-        int code = show(name, path, false);
+        int code = worst == TRM_EXIT_LAUNCH ? worst : show(name, path, false); /* said once is enough */
         worst = code > worst ? code : worst;
         free(entries[i]);
     }

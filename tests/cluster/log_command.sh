@@ -151,4 +151,15 @@ chmod 700 "$work/out/.trireme"
 name='usage'
 said 2 && said 2 --nonsense "$work/out" && said 2 "$work/out" "$work/out" && said 0 --help && pass "$name" || fail "$name" "$why"
 
+if [ -c /dev/full ]; then
+    for command in "log $work/out" "status $work/out" "status --json $work/out" jobs 'jobs wordcount' version help 'run --help' 'gen --help'; do
+        name="a disk that is full: trireme ${command%%/*}"
+        "$trireme" $command >/dev/full 2>"$work/err"
+        got=$?
+        [ $got -eq 5 ] && [ "$(grep -c 'error: .* could not be written' "$work/err")" = 1 ] && pass "$name" || fail "$name" "exit status $got"
+    done
+else
+    skip 'a disk that is full' 'there is no /dev/full'
+fi
+
 finish
