@@ -87,12 +87,14 @@ whole() {
 
 # --- mpirun is lost -------------------------------------------------------------------------------
 
-# The ranks of the launch that was lost are gone when the next one is in the middle: the gate is
-# opened for that one.
+# An executor that was slow may come to the gate when its launch is lost already: the next launch is in the
+# middle when it has said that it has begun, too. The ranks of the one before are gone by then.
+launched() { [ "$(events launch)" -gt "$1" ]; }
 lose() { # mpirun of this launch; the next is in the middle afterwards
+    launches=$(events launch)
     rm -f "$work/gate/open.waiting"
     kill -9 "$(mpirun_pid)"
-    middle
+    middle && { until_true launched "$launches" || { fail "$what" 'there is no next launch'; return 1; }; }
 }
 
 half_done() { "$trireme" status "$work/out" 2>/dev/null | grep -q "maps      $1 of $maps done"; }
