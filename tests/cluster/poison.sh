@@ -45,7 +45,7 @@ for how in $dying; do
     poisoned "$how" -p how=$how --max-attempts 1 --memory 128M && skipped "$how" 3 die 'rot x' die
 done
 [ "$sanitized" = 1 ] || grep -q 'memory limit' "$work/err" || fail "$name" 'it is not what it died of'
-poisoned loop -p how=loop --max-attempts 1 --task-timeout 1s && skipped loop 3 die 'rot x' die
+poisoned loop -p how=loop --max-attempts 1 --task-timeout 3s && skipped loop 3 die 'rot x' die
 poisoned 'one task' --split-size 1M --max-attempts 1 && skipped 'one task' 3 die 'rot x' die
 
 # ---- Other inputs.
