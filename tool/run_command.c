@@ -9,26 +9,50 @@
 #include "tool/launched.h"
 #include "tool/rank.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* All ranks find the same mistake: one of them says it. */
-static bool speaks(void)
+#define SILENT_MS 5000 /* for rank 0 to say what all have found: mpirun ends it for another's status */
+
+/* NULL: not a rank. */
+static const char *rank_name(void)
 {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     rank = rank ? rank : getenv("PMIX_RANK");
-    rank = rank ? rank : getenv("PMI_RANK");
+    return rank ? rank : getenv("PMI_RANK");
+}
+
+static bool is_first(const char *rank)
+{
     return !rank || strcmp(rank, "0") == 0;
+}
+
+/* Usually all ranks find the same mistake, and one of them says it. What is wrong with the options is the
+ * same everywhere; the kernel may be missing on one host only. If our launcher has started this rank, so
+ * it is, since the launcher has found the kernel. */
+static bool speaks(const char *rank, trm_status status)
+{
+    if (is_first(rank) || (trm_launch_token() && status != TRM_EUSAGE))
+        return true;
+    poll(NULL, 0, SILENT_MS);
+    return status != TRM_EUSAGE;
 }
 
 static int refuse(trm_status status, const char *command, const trm_err *err)
 {
     int code = (int)trm_exit_code_of(status);
-    if (!speaks())
+    const char *rank = rank_name();
+    if (!speaks(rank, status))
         return code;
-    char text[16];
-    trm_error("%s", err->text);
+    char text[16], host[256] = "";
+    gethostname(host, sizeof host - 1);
+    if (is_first(rank))
+        trm_error("%s", err->text);
+    else
+        trm_error("rank %s on %s: %s", rank, host, err->text);
     if (status == TRM_EUSAGE)
         fprintf(stderr, "`%s --help` shows the options.\n", command);
     snprintf(text, sizeof text, "%d", code);
@@ -49,7 +73,7 @@ int trm_run_command(int argc, char **argv, const char *command, const trm_job *o
     int code = TRM_EXIT_DONE;
     trm_status status = trm_options_read(&options, argc, argv, own_job, &err);
     if (status == TRM_OK && options.help) {
-        if (speaks())
+        if (is_first(rank_name()))
             trm_options_print_help(command, own_job);
     } else {
         if (status == TRM_OK)

@@ -43,8 +43,31 @@ refused 'not a shared object' 3 'not a shared object' -n 2 "$in/good" "$in/good"
 refused 'missing symbol' 3 'trm_exported_job' -n 2 "$kernels/kernel_nothing.so" "$in/good"
 refused 'unresolved symbol' 3 'nowhere_to_be_found' -n 2 "$kernels/kernel_unresolved.so" "$in/good"
 refused 'another interface' 3 'version|interface' -n 2 "$kernels/kernel_old.so" "$in/good"
+# A kernel that one rank does not see; mpirun starts each rank by way of a script.
+cat >"$work/rank" <<'END'
+#!/bin/sh
+[ "$OMPI_COMM_WORLD_RANK" != 1 ] || export TRIREME_KERNEL_DIR=/nowhere
+exec "$@"
+END
+cat >"$work/by_script" <<END
+#!/bin/sh
+for argument; do
+    shift
+    case \$argument in */trireme) set -- "\$@" "$work/rank" ;; esac
+    set -- "\$@" "\$argument"
+done
+exec "$mpirun" "\$@"
+END
+chmod +x "$work/rank" "$work/by_script"
+refused 'a kernel that one rank does not see' 3 "rank 1 on .*no job 'wordcount' in /nowhere" -n 3 --mpirun "$work/by_script" wordcount "$in/good"
 
 # Options and parameters.
+name='wrong options in an mpirun of one'\''s own, the rank that says so is the last'
+timeout -k 60 "$JOB_SECONDS" "$mpirun" --oversubscribe -n 3 sh -c '[ "$OMPI_COMM_WORLD_RANK" != 0 ] || sleep 1; exec "$@"' sh \
+    "$trireme" run --frob wordcount "$in/good" -o "$work/out" >"$work/stdout" 2>"$work/err"
+got=$?
+[ $got -eq 2 ] && [ "$(grep -c 'error: unknown option --frob' "$work/err")" = 1 ] && nothing_left "$name" && pass "$name" ||
+    fail "$name" "exit status $got, or not said once"
 refused 'unknown option' 2 'unknown option --frob' -n 2 --frob wordcount "$in/good"
 refused 'number out of range' 2 'out of range' -n 2 --partitions 0 wordcount "$in/good"
 refused 'tasks of a job with input' 2 "'wordcount' has some: say --split-size" -n 2 --tasks 3 wordcount "$in/good"
