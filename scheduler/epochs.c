@@ -303,10 +303,11 @@ static trm_status open_last(const trm_epochs_config *config, last_launch *self, 
     }
     return trm_err_set(
         err, TRM_ELOST,
-        "the logs of %u of the %u voters of launch %" PRIu64 " are there, a majority is needed; missing: "
-        "those of rank %s in %s/" TRM_LOG_NAME " (--unsafe-recover goes on without them, and does again "
-        "what only they know to be done)",
-        have, voters, self->epoch, self->missing, config->state_dir);
+        "the logs of %u of the %u voters of launch %" PRIu64
+        " are there, a majority is needed; missing: those of rank %s in %s/" TRM_LOG_NAME " (%s)",
+        have, voters, self->epoch, self->missing, config->state_dir,
+        self->count ? "--unsafe-recover goes on without them, and does again what only they know to be done"
+                    : "none is left to go on from: to begin anew, remove the output directory");
 }
 
 /* ---- Whose the next launch is ------------------------------------------------------------------------- */

@@ -205,6 +205,8 @@ static void test_a_majority_of_logs_is_needed(void **state)
     lose_store(&self, 4, 1);
     lose_store(&self, 4, 2);
     assert_int_equal(begin(&self, &begun, &err), TRM_ELOST); /* of nothing nothing comes */
+    assert_null(strstr(err.text, "--unsafe-recover"));
+    assert_non_null(strstr(err.text, "remove the output directory"));
     temp_tree_close(&self.tree);
 }
 
