@@ -491,6 +491,27 @@ static trm_status take_over(const trm_epochs_config *config, last_launch *last, 
     return status;
 }
 
+/* No epoch-<n> is there: nothing has begun yet, or its logs are gone. A master writes its record when its
+ * launch has begun, and clearing removes the identity before anything else, so that a launch that goes on
+ * never finds what is left of a record. */
+static trm_status check_is_first(const trm_epochs_config *config, trm_err *err)
+{
+    char path[PATH_BYTES];
+    trm_file *file;
+    trm_status status =
+        format(path, err, snprintf(path, sizeof path, "%s/" TRM_STATUS_NAME, config->state_dir));
+    if (status == TRM_OK)
+        status = config->fs->ops->open(config->fs, path, TRM_FS_READ, &file, err);
+    if (status != TRM_OK)
+        return status == TRM_ELOST ? TRM_OK : status;
+    config->fs->ops->close(file);
+    return trm_err_set(err, TRM_ELOST,
+                       "launches of this job have begun, and their logs are gone (no epoch-<n> is in "
+                       "%s/" TRM_LOG_NAME "): what is done is not known; to begin anew, remove the output "
+                       "directory",
+                       config->state_dir);
+}
+
 trm_status trm_epochs_begin(const trm_epochs_config *config, trm_epochs_begun *out, trm_err *err)
 {
     found there;
@@ -502,6 +523,8 @@ trm_status trm_epochs_begin(const trm_epochs_config *config, trm_epochs_begun *o
     if (status == TRM_OK && last.epoch) {
         begun.resumed = true;
         status = take_over(config, &last, &begun, &image, err);
+    } else if (status == TRM_OK) {
+        status = check_is_first(config, err);
     }
     if (status == TRM_OK)
         status = begin(config, begun.epoch, &image, err);

@@ -45,8 +45,9 @@ typedef struct trm_epochs_begun {
 } trm_epochs_begun;
 
 /* Begins the next launch. TRM_EFENCED: another one lives, or has won the next number; TRM_ELOST:
- * too few logs of the last launch are there, names them and --unsafe-recover; TRM_ECORRUPT,
- * TRM_EVERSION, TRM_ENOSPACE, TRM_EIO, TRM_ENOMEM. */
+ * too few logs of the last launch are there, names them and --unsafe-recover; or no epoch-<n> is, though
+ * the state directory has the record of a launch; TRM_ECORRUPT, TRM_EVERSION, TRM_ENOSPACE, TRM_EIO,
+ * TRM_ENOMEM. */
 trm_status trm_epochs_begin(const trm_epochs_config *config, trm_epochs_begun *out, trm_err *err);
 /* Removes what launches before `epoch` have left, once it is known that this one goes on. */
 void trm_epochs_forget(trm_fs *fs, const char *state_dir, uint64_t epoch);

@@ -118,4 +118,34 @@ for signal in TERM INT; do
     nothing_left "resumed after SIG$signal" && pass "resumed after SIG$signal"
 done
 
+# The logs of an interrupted job are lost, or only the file by which they are known: it does not begin as if
+# there had been nothing, whatever is asked for, and goes on when they are there again.
+gate_job() { # NAME CODE ARGUMENT…
+    name=$1 code=$2
+    shift 2
+    run_job "$name" "$code" -n 3 --split-size 21 --partitions 2 -p gate="$work/gate/open" -p after=20 "$@" \
+        "$kernels/kernel_gate.so" "$work/gate/input" -o "$work/out"
+}
+if interrupted 'the log is lost' TERM; then
+    : >"$work/gate/open"
+    log=$work/out/.trireme/log
+    cp -r "$log" "$work/log"
+    for lost in epoch-1 ''; do
+        rm -rf "${log:?}/$lost"
+        for option in --quiet --overwrite --unsafe-recover; do
+            what="log/$lost is lost, $option"
+            gate_job "$what" 3 $option || continue
+            [ "$(grep -c 'error: ' "$work/err")" = 1 ] || { fail "$what" 'not one error'; continue; }
+            grep 'error: ' "$work/err" | grep -q "no epoch-<n> is in $log.*remove the output directory" || { fail "$what" 'it is not said'; continue; }
+            [ "$(events launch)" = 1 ] || { fail "$what" 'it has begun again'; continue; }
+            no_process_left && pass "$what" || fail "$what" "$why"
+        done
+    done
+    rm -rf "$log" && mv "$work/log" "$log"
+    gate_job 'the log is there again' 0 && nothing_left 'the log is there again' && {
+        total=$(parts "$work/out" | awk '{n += $2} END {print n}')
+        [ "$total" = 200 ] && [ "$(events launch)" = 2 ] && pass 'the log is there again' || fail 'the log is there again' "$total words, not 200"
+    }
+fi
+
 finish

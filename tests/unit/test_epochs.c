@@ -5,6 +5,7 @@
 #include "scheduler/epochs.h"
 
 #include "jobs/command.h"
+#include "jobs/names.h"
 #include "jobs/table.h"
 #include "runtime/clock.h"
 #include "runtime/replog_raft.h"
@@ -210,6 +211,38 @@ static void test_a_majority_of_logs_is_needed(void **state)
     temp_tree_close(&self.tree);
 }
 
+/* A launch has left its record, and no trace in the log; without a record none has begun. */
+static void test_a_log_that_is_gone(void **state)
+{
+    world self;
+    trm_epochs_begun begun;
+    trm_err err;
+    char log[TRM_FS_PATH_BYTES_MAX];
+    open_world(&self, 3);
+    assert_int_equal(begin(&self, &begun, &err), TRM_OK);
+    unlink(temp_tree_name(&self.tree, "log/epoch-1"));
+    assert_int_equal(begin(&self, &begun, &err), TRM_OK); /* it died before it was there */
+    assert_int_equal(begun.epoch, 1);
+    assert_false(begun.resumed);
+    temp_tree_file(&self.tree, TRM_STATUS_NAME, "{}\n", 3);
+    assert_int_equal(begin(&self, &begun, &err), TRM_OK); /* the usual case */
+    assert_int_equal(begun.epoch, 2);
+    unlink(temp_tree_name(&self.tree, "log/epoch-1"));
+    unlink(temp_tree_name(&self.tree, "log/epoch-2"));
+    for (unsigned i = 0; i < 4; i++) { /* with stores and without, and --unsafe-recover has nothing either */
+        self.unsafe = i % 2;
+        assert_int_equal(begin(&self, &begun, &err), TRM_ELOST);
+        assert_non_null(strstr(err.text, self.tree.path));
+        assert_non_null(strstr(err.text, "remove the output directory"));
+        assert_null(strstr(err.text, "--unsafe-recover"));
+        assert_int_not_equal(access(temp_tree_name(&self.tree, "log/epoch-1"), F_OK), 0);
+        snprintf(log, sizeof log, "%s", temp_tree_name(&self.tree, "log"));
+        if (i == 1)
+            assert_int_equal(trm_fs_remove_tree(trm_fs_posix(), log, &err), TRM_OK);
+    }
+    temp_tree_close(&self.tree);
+}
+
 /* Whoever won a number and died before it began has used it up. */
 static void test_a_number_that_was_won_and_not_begun(void **state)
 {
@@ -266,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_launches_follow_each_other),
         cmocka_unit_test(test_a_launch_that_lives_is_not_taken_over),
         cmocka_unit_test(test_a_majority_of_logs_is_needed),
+        cmocka_unit_test(test_a_log_that_is_gone),
         cmocka_unit_test(test_a_number_that_was_won_and_not_begun),
         cmocka_unit_test(test_damage),
     };
