@@ -57,6 +57,10 @@ typedef struct launch {
     bool pushed;               /* a signal was sent to mpirun */
     uint64_t look_ns;          /* a rank has left: when the record is looked at; 0: none has */
     uint64_t told_ms, told_ns; /* what it says of when it was written, and since when */
+    uint64_t start_ns;         /* until when a rank must say something; 0: it has */
+    uint64_t start_ms;         /* what the record says when this mpirun is started */
+    bool rank_runs;            /* it has begun, and said so */
+    const char *stuck;         /* why mpirun was ended before MPI had started; NULL: it was not */
     uint64_t next_ns;          /* when the next signal goes to mpirun; 0: none is due */
     int next_signal;
 
@@ -109,10 +113,20 @@ static void signal_later(launch *self, int number, uint64_t ms)
     self->next_signal = number;
 }
 
+/* The ranks have until then to say the next thing. */
+static void expect_sign(launch *self)
+{
+    self->start_ns = trm_clock_now_ns() + self->options->start_timeout_ms * TRM_NS_PER_MS;
+}
+
 static void told(void *context, const char *kind, const char *text)
 {
     launch *self = context;
     int64_t number;
+    self->start_ns = 0;
+    self->rank_runs = true;
+    if (strcmp(kind, "began") == 0)
+        expect_sign(self);
     if (strcmp(kind, "progress") == 0) {
         char line[TRM_RELAY_LINE_BYTES];
         int len = snprintf(line, sizeof line, "\r\033[K%s", text);
@@ -199,6 +213,23 @@ static void look_step(launch *self)
     send_signal(self, SIGTERM);
 }
 
+/* An mpirun that hangs before its ranks can say anything would be waited for for ever. Where it hides what
+ * they say, they are known by the record. */
+static void start_step(launch *self)
+{
+    if (!self->mpirun || !self->start_ns || trm_clock_now_ns() < self->start_ns)
+        return;
+    self->start_ns = 0;
+    if (self->next_ns || self->pushed || record_written_ms(self) != self->start_ms)
+        return;
+    self->stuck = self->rank_runs ? "MPI has not started on all ranks" : "mpirun has started no rank";
+    progress_clear(self);
+    trm_warn("%s for %g s: mpirun is ended (a limit of this shell, a host or a file system that hangs? "
+             "--start-timeout gives more time)",
+             self->stuck, (double)self->options->start_timeout_ms / 1e3);
+    send_signal(self, SIGTERM);
+}
+
 /* With mpirun goes what it has left of its group: while it is not reaped yet, its number is nobody
  * else's. */
 static void reap(launch *self)
@@ -236,13 +267,17 @@ static bool read_stream(int *fd, trm_relay *relay)
     return false;
 }
 
+/* The earlier of two times, of which 0 is none. */
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a && (!b || a < b) ? a : b;
+}
+
 static int wait_ms(const launch *self)
 {
     if (!self->mpirun)
         return DRAIN_WAIT_MS;
-    uint64_t next_ns = self->next_ns;
-    if (self->look_ns && (!next_ns || self->look_ns < next_ns))
-        next_ns = self->look_ns;
+    uint64_t next_ns = earlier(self->next_ns, earlier(self->look_ns, self->start_ns));
     if (!next_ns)
         return -1;
     uint64_t now_ns = trm_clock_now_ns();
@@ -268,6 +303,7 @@ static void wait_for_end(launch *self)
         if (self->mpirun && self->next_ns && trm_clock_now_ns() >= self->next_ns)
             send_signal(self, self->next_signal);
         look_step(self);
+        start_step(self);
     }
     trm_relay_end(&self->out);
     trm_relay_end(&self->err);
@@ -312,12 +348,15 @@ static trm_status run_once(launch *self, trm_err *err)
                               .hostfile = self->hostfile_fd >= 0 ? self->hostfile : self->options->hostfile};
     self->result = -1;
     self->next_ns = self->look_ns = self->told_ms = 0;
-    self->pushed = false;
+    self->pushed = self->rank_runs = false;
+    self->stuck = NULL;
+    self->start_ms = record_written_ms(self);
     set_environment(self);
     prepare_relay(self, &self->out);
     prepare_relay(self, &self->err);
     trm_status status =
         trm_mpirun_start(&self->command, &where, &self->mpirun, &self->out_fd, &self->err_fd, err);
+    expect_sign(self);
     if (status == TRM_OK)
         wait_for_end(self);
     progress_clear(self);
@@ -336,11 +375,19 @@ static bool is_lost(const launch *self)
     return unsaid && !self->interrupted && started;
 }
 
+/* What mpirun got stuck in is there a second later, too, and each time would take as long. */
+static bool may_go_again(const launch *self)
+{
+    return is_lost(self) && !self->stuck;
+}
+
 /* ---- Launching again ---------------------------------------------------------------------------------- */
 
 static void say_how(const launch *self, char out[128])
 {
-    if (WIFSIGNALED(self->wait_status))
+    if (self->stuck)
+        snprintf(out, 128, "%s, so that mpirun was ended", self->stuck);
+    else if (WIFSIGNALED(self->wait_status))
         snprintf(out, 128, "mpirun was ended by signal %d before the job was done",
                  WTERMSIG(self->wait_status));
     else
@@ -511,7 +558,8 @@ static trm_status run(launch *self, trm_err *err)
     unsetenv(TRM_KEEP_VARIABLE);
     if (status == TRM_OK)
         status = run_once(self, err);
-    for (uint32_t done = 0; status == TRM_OK && is_lost(self) && done < self->options->relaunches; done++) {
+    for (uint32_t done = 0; status == TRM_OK && may_go_again(self) && done < self->options->relaunches;
+         done++) {
         status = prepare_again(self, done, err);
         if (status == TRM_OK && !self->interrupted)
             status = run_once(self, err);
@@ -538,7 +586,7 @@ static int exit_code(launch *self)
     say_how(self, how);
     if (!is_lost(self))
         trm_error("mpirun could not be started: %s", self->command.path);
-    else if (relaunches)
+    else if (relaunches && !self->stuck)
         trm_error("%s, %u relaunch%s made; the same command goes on with it", how, relaunches,
                   relaunches == 1 ? " was" : "es were");
     else

@@ -6,6 +6,8 @@
  *   TRIREME_KEEP      set when a launch is started again whose output was done: --overwrite is
  *                     over, since it was for what was there before
  *
+ *   0x1e TOKEN " began " RANK \n        rank 0 runs, and starts MPI now …
+ *   0x1e TOKEN " ready " RANK \n        … which has started, and so have all ranks
  *   0x1e TOKEN " progress " TEXT \n     a line to be drawn over the one before
  *   0x1e TOKEN " result " NUMBER \n     the job is over: the launcher's exit status
  *   0x1e TOKEN " left " RANK \n         this rank has left by itself; how the job ends it does not know

@@ -297,6 +297,8 @@ static const option_rule options[] = {
     {0, "hostfile", "FILE", read_path, IN(hostfile), 0, 0, "hosts, as mpirun takes them, from a file"},
     {0, "relaunch", "N", read_u32, IN(relaunches), 0, TRM_RELAUNCHES_MAX,
      "how often mpirun is started again when it is lost [2]"},
+    {0, "start-timeout", "TIME", read_duration, IN(start_timeout_ms), 100, 24 * HOUR_MS,
+     "the start of the ranks may take, and again that of MPI [5m]"},
     {0, "mpirun", "PROGRAM", read_text, IN(mpirun), 0, 0, "what starts the ranks [mpirun.openmpi or mpirun]"},
     {0, "mpirun-option", "ARG", read_mpirun_option, 0, 0, 0, "one more argument for mpirun; may be repeated"},
     {0, "report-bindings", NULL, read_flag, SPEC(report_bindings), 0, 0,
@@ -424,6 +426,7 @@ static trm_status fill_in(trm_options *self, trm_err *err)
 trm_status trm_options_read(trm_options *self, int argc, char **argv, const trm_job *own_job, trm_err *err)
 {
     *self = (trm_options){.relaunches = TRM_RELAUNCHES_DEFAULT,
+                          .start_timeout_ms = TRM_START_TIMEOUT_MS_DEFAULT,
                           .spec = {.own_job = own_job,
                                    .line_bytes_max = TRM_LINE_BYTES_DEFAULT,
                                    .record_bytes_max = TRM_RECORD_BYTES_DEFAULT,

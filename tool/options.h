@@ -11,15 +11,17 @@
 #define TRM_INPUTS_ARGS_MAX 1000000u
 #define TRM_RELAUNCHES_DEFAULT 2u
 #define TRM_RELAUNCHES_MAX 1000u
+#define TRM_START_TIMEOUT_MS_DEFAULT 300000u /* thousands of ranks by ssh take a while */
 
 typedef struct trm_options {
     trm_spec spec; /* what every rank needs */
 
     /* What the launcher needs. */
-    uint32_t ranks;         /* 0: not given */
-    char *hosts, *hostfile; /* NULL: not given */
-    uint32_t relaunches;    /* how often mpirun is started again when it was lost */
-    char *mpirun;           /* the program; NULL: found on the PATH */
+    uint32_t ranks;            /* 0: not given */
+    char *hosts, *hostfile;    /* NULL: not given */
+    uint32_t relaunches;       /* how often mpirun is started again when it was lost */
+    uint64_t start_timeout_ms; /* for mpirun to start ranks, and again for them to start MPI */
+    char *mpirun;              /* the program; NULL: found on the PATH */
     char *mpirun_options[TRM_MPIRUN_OPTIONS_MAX];
     unsigned mpirun_options_count;
 

@@ -171,6 +171,8 @@ static trm_status begin(rank *self, const trm_options *options, trm_err *err)
     trm_crew *crew = NULL;
     trm_err crew_err = {""};
     name_rank(self->spec, (uint32_t)(rank_hint() > 0 ? rank_hint() : 0));
+    if (rank_hint() == 0)
+        trm_launch_tell("began", "0");
     /* Before MPI_Init: what is forked after it may not even exit in peace. */
     trm_status crew_status = trm_crew_start(&crew, self->spec, rank_hint(), &crew_err);
     catch_signals();
@@ -178,6 +180,8 @@ static trm_status begin(rank *self, const trm_options *options, trm_err *err)
     trm_status status = trm_transport_mpi_open(&self->ground.transport, err);
     if (status == TRM_OK) {
         name_rank(self->spec, self->ground.transport->rank);
+        if (self->ground.transport->rank == 0)
+            trm_launch_tell("ready", "0");
         status = check_ranks(options, self->ground.transport, err);
     }
     if (status != TRM_OK) {

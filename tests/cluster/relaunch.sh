@@ -195,6 +195,49 @@ says 'again' && fail 'not started again' 'it was' || pass 'not started again'
 refused 'what the job says is final' 3 'nowhere' -n 2 wordcount "$work/nowhere"
 says 'again' && fail 'final' 'it was started again' || pass 'final'
 
+# One that hangs before a rank has said anything, or before all have started MPI, is ended, once for all.
+# What rank 0 says when MPI has started is the end of it: this one hangs for longer, and then ends by itself.
+stuck() { # NAME SECONDS PATTERN SCRIPT ARGUMENT…: the script is what is started as mpirun
+    what=$1 seconds=$2 pattern=$3
+    printf '#!/bin/sh\necho >>%s/started\n%s\n' "$work" "$4" >"$work/stuck"
+    chmod +x "$work/stuck"
+    shift 4
+    rm -f "$work/started"
+    refused "$what" 5 "$pattern" --start-timeout "$seconds" --mpirun "$work/stuck" "$@" wordcount "$work/gate/input" || return 1
+    [ "$(wc -l <"$work/started")" = 1 ] && ! says 'started again' || fail "$what" 'it was started again'
+}
+say() { printf 'printf "\\036%%s %s 0\\n" "$TRIREME_LAUNCH" >&2' "$1"; }
+no_rank='mpirun has started no rank' no_mpi='MPI has not started on all ranks'
+stuck 'an mpirun that starts no rank' 300ms "error: $no_rank, so that mpirun was ended; the same command goes on" 'exec sleep 100' &&
+    { says "$no_rank for 0.3 s: mpirun is ended" || fail "$what" 'it is not said'; }
+stuck 'an mpirun that starts no rank, and does not end' 300ms "$no_rank" "trap '' TERM; sleep 100; sleep 100" -q
+stuck 'MPI does not start' 3s "error: $no_mpi, so that mpirun was ended" "$(say began); exec sleep 100" &&
+    { says "$no_mpi for 3 s: mpirun is ended" || fail "$what" 'it is not said'; }
+stuck 'MPI has started' 2s 'mpirun ended with status 9' "$(say began); $(say ready); sleep 4; exit 9" --relaunch 0
+cat >"$work/late" <<'LATE'
+#!/bin/sh
+[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec sleep 100
+exec "$@"
+LATE
+chmod +x "$work/late"
+# mpirun's last options come before the program: a rank starts by way of the script.
+stuck 'a rank hangs before MPI' 3s "$no_mpi|$no_rank" "exec $mpirun \"\$@\"" -n 2 --mpirun-option "$work/late"
+cat >"$work/heard" <<HEARD
+#!/bin/sh
+$mpirun "\$@" 2>"$work/heard.err"
+got=\$?
+cat "$work/heard.err" >&2
+exit \$got
+HEARD
+chmod +x "$work/heard"
+what='rank 0 says how far it is'
+rm -rf "$work/out"
+run_job "$what" 0 -n 2 --mpirun "$work/heard" wordcount "$work/gate/input" -o "$work/out" && {
+    tr '\036' '@' <"$work/heard.err" | sed -n 's/^@[0-9a-f]* \(began\|ready\) .*/\1/p' | tr '\n' ' ' >"$work/signs"
+    [ "$(cat "$work/signs")" = 'began ready ' ] && ! says 'began|ready' && nothing_left "$what" && pass "$what" ||
+        fail "$what" "it says: $(cat "$work/signs")"
+}
+
 # --- Hosts that do not answer ---------------------------------------------------------------------
 
 cat >"$work/agent" <<AGENT

@@ -42,12 +42,13 @@ static void test_everything(void **state)
             "-n4 wordcount a --output=/tmp/out// b -p x=1 -p flag --param y=a=b --gzip --overwrite "
             "--partitions 7 --tasks 9 --split-size 64M --line-max 1K --record-max 2MiB --executors 3 "
             "--bind numa --memory 128M --max-attempts 2 --task-timeout 1.5s --compress zlib:6 --replicas 2 "
-            "-v --report-bindings --relaunch 7 --speculate off -- -c",
+            "-v --report-bindings --relaunch 7 --start-timeout 2m --speculate off -- -c",
             NULL, &err),
         TRM_OK);
     const trm_spec *spec = &options.spec;
     assert_int_equal(options.ranks, 4);
     assert_int_equal(options.relaunches, 7);
+    assert_int_equal(options.start_timeout_ms, 120000);
     assert_string_equal(spec->kernel_name, "wordcount");
     assert_string_equal(spec->output_dir, "/tmp/out");
     assert_string_equal(spec->state_dir, "/tmp/out/.trireme");
@@ -118,6 +119,7 @@ static void test_own_job_needs_no_name(void **state)
     assert_int_equal(read_line(&options, "in -o /tmp/o", &job, &err), TRM_OK);
     assert_null(options.spec.kernel_name);
     assert_int_equal(options.relaunches, TRM_RELAUNCHES_DEFAULT);
+    assert_int_equal(options.start_timeout_ms, TRM_START_TIMEOUT_MS_DEFAULT);
     assert_int_equal(options.spec.inputs_count, 1);
     trm_options_close(&options);
 }
@@ -162,6 +164,7 @@ static void test_mistakes(void **state)
         {"wordcount in -o o -qv", "exclude each other"},
         {"wordcount in -o o --partitions 65537", "--partitions 65537 is out of range"},
         {"wordcount in -o o --relaunch 1001", "--relaunch 1001 is out of range: 0 to 1000"},
+        {"wordcount in -o o --start-timeout 0", "--start-timeout 0 is out of range"},
         {"wordcount in -o o --relaunch often", "--relaunch takes a whole number, not 'often'"},
         {"wordcount in -o o --max-attempts 0", "--max-attempts 0 is out of range"},
         {"wordcount in -o o --speculate maybe", "--speculate takes on or off"},
