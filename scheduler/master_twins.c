@@ -274,14 +274,32 @@ static uint32_t twins_and_reduces(const trm_master *self, const master_rank *ran
     return count;
 }
 
+static bool may_be_given_more(const trm_master *self, const master_rank *rank)
+{
+    return master_rank_works(rank) && rank->claimed && !rank->setup_due && self->now_ns >= rank->pause_ns;
+}
+
 static uint32_t idle_executors(const trm_master *self, uint32_t number)
 {
     const master_rank *rank = &self->ranks[number];
     uint32_t busy = twins_and_reduces(self, rank);
     for (unsigned phase = 0; phase < TRM_PHASE_REDUCE; phase++)
         busy += rank->running[phase].count;
-    bool may = master_rank_works(rank) && rank->claimed && !rank->setup_due && self->now_ns >= rank->pause_ns;
-    return may && busy < rank->executors ? rank->executors - busy : 0;
+    return may_be_given_more(self, rank) && busy < rank->executors ? rank->executors - busy : 0;
+}
+
+/* Of the rank that has a task which is overdue. What was given to it and has not begun for too long is in the
+ * hands of an executor that has hung, and keeps no other one of it busy. */
+static uint32_t idle_beside_hung(const trm_master *self, uint32_t number)
+{
+    const master_rank *rank = &self->ranks[number];
+    uint32_t busy = rank->twins;
+    for (unsigned phase = 0; phase < TRM_PHASES && busy < rank->executors; phase++) {
+        const soft_task *tasks = self->phase[phase].task;
+        for (uint32_t task = rank->running[phase].first; task != NO_TASK; task = tasks[task].next)
+            busy += tasks[task].begun || !is_overdue(self, phase, task, tasks[task].since_ms);
+    }
+    return may_be_given_more(self, rank) && busy < rank->executors ? rank->executors - busy : 0;
 }
 
 /* The rank with the most idle executors, of those that have lost least, the one that has the task already
@@ -298,7 +316,7 @@ static uint32_t idle_rank(const trm_master *self, uint32_t has_it)
             best = i;
         }
     }
-    return best == NO_RANK && idle_executors(self, has_it) ? has_it : best;
+    return best == NO_RANK && idle_beside_hung(self, has_it) ? has_it : best;
 }
 
 /* What looks for a bad record has no twin: it is tried again elsewhere. Where attempts time out one that

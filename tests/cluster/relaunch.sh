@@ -98,10 +98,11 @@ lose() { # mpirun of this launch; the next is in the middle afterwards
 }
 
 half_done() { "$trireme" status "$work/out" 2>/dev/null | grep -q "maps      $1 of $maps done"; }
+all_ready() { [ "$(events rank_ready)" -ge 3 ]; }
 what='mpirun is killed'
-if begin && until_true noted 10 && until_true half_done '[12][0-9]'; then
+if begin && until_true noted 10 && until_true half_done '[12][0-9]' && until_true all_ready; then
     status 'of a job that runs' 0 '^gate: running, mapping$' "$work/out"
-    status 'who leads' 0 "leader    rank 0 on .*, pid [0-9]+, since term [1-9][0-9]* of launch 1; failovers: 0" "$work/out/.trireme"
+    status 'who leads' 0 "leader    rank [0-2] on .*, pid [0-9]+, since term [1-9][0-9]* of launch 1; failovers: [0-9]" "$work/out/.trireme"
     status 'ranks' 0 '2  ready.*, pid [1-9]' "$work/out"
     status 'as JSON' 0 '"state":"running".*"leader_pid":[1-9].*"ranks":\[.*"attempts_failed":0' --json "$work/out"
     lose

@@ -7,14 +7,17 @@ export LC_ALL
 gate=$work/gate
 yes 'a b c' | head -40 >"$work/lines" # 20 tasks, of which half wait at the gate
 
-# begin NAME RANKS OPTION…: until there are tasks at the gate
-begin() {
+# start NAME RANKS OPTION…; begin: until there are tasks at the gate
+start() {
     name=$1 ranks=$2
     shift 2
     rm -rf "$work/out" "$gate" "$gate.waiting"
     timeout -k 5 "$JOB_SECONDS" "$trireme" run -n "$ranks" --split-size 12 --partitions 6 -p gate="$gate" -p after=10 \
         "$@" "$kernels/kernel_gate.so" "$work/lines" -o "$work/out" >"$work/stdout" 2>"$work/err" &
     job=$!
+}
+begin() {
+    start "$@"
     await 'all ranks are there, and a task is at the gate' is_at_the_gate || { fail "$name" "$why"; return 1; }
 }
 is_at_the_gate() { [ -e "$gate.waiting" ] && [ "$(events rank_ready)" -ge "$ranks" ]; }
@@ -50,6 +53,19 @@ begin 'one of the executors of the only rank is stopped' 1 --executors 3 && {
     : >"$gate"
     end && { [ "$(events speculated)" -gt 0 ] || fail "$name" 'nothing was run a second time'; }
 }
+
+# It has not begun anything when it is stopped, and is given orders all the same, which nobody can take back. (If
+# the machine is so slow that it has begun one, that is the case above.)
+wait_for_orders() { [ "$(executors 0 | while read -r pid; do cut -d ' ' -f 3 "/proc/$pid/stat"; done | grep -c S)" = 3 ]; }
+start 'one of the executors of the only rank is stopped before its first task' 1 --executors 3
+if await 'the executors wait for orders' wait_for_orders; then
+    # shellcheck disable=SC2046 # numbers, one a word
+    kill -STOP $(executors 0 | head -1)
+    : >"$gate"
+    end
+else
+    fail "$name" "$why"
+fi
 
 # Without it the job waits, although its leader has had the time in which it would have taken a twin. What waits
 # behind the task in an executor waits with it.

@@ -274,6 +274,29 @@ static void a_probe_that_waits_is_asked_back(void **state)
     end(self);
 }
 
+/* An executor has hung with all that it was given, before it began any of it: it does not hide that others of
+ * its rank, the only one, are idle. */
+static void what_a_hung_executor_has_is_done_by_others_of_its_rank(void **state)
+{
+    world *self = begin_shaped(&(shape){.tasks = 40, .partitions = 1, .ranks = 1, .hosts = 1, .replicas = 1},
+                               (uint32_t[]){3});
+    unsigned left = 0;
+    for (unsigned i = 0; i < self->count; i++) /* more are given meanwhile */
+        if (self->given[i].order.task % 8 != 0)
+            say_report(self, &self->given[i], TRM_OK, 1), wait_ms(self, 10);
+        else
+            left++;
+    assert_int_equal(orders_of(self, TRM_PHASE_MAP), 40);
+    assert_true(left > 3); /* than there are executors */
+    for (unsigned at = self->count, i = 0; i < 500 && !orders_of(self, TRM_PHASE_REDUCE); i++) {
+        wait_ms(self, 100);
+        for (; at < self->count && self->given[at].order.phase == TRM_PHASE_MAP; at++)
+            say_report(self, &self->given[at], TRM_OK, 1);
+    }
+    assert_int_equal(orders_of(self, TRM_PHASE_REDUCE), 1);
+    end(self);
+}
+
 /* Two ranks run what takes long and have one behind it, the third has nothing. */
 static world *begin_unequal(uint64_t took_ms)
 {
@@ -386,6 +409,7 @@ int main(void)
         cmocka_unit_test(what_only_waits_does_not_set_a_rank_aside),
         cmocka_unit_test(what_waits_behind_a_long_task_is_asked_back),
         cmocka_unit_test(a_probe_that_waits_is_asked_back),
+        cmocka_unit_test(what_a_hung_executor_has_is_done_by_others_of_its_rank),
         cmocka_unit_test(what_comes_back_goes_to_who_is_idle),
         cmocka_unit_test(no_more_is_asked_back_than_the_idle_can_do),
         cmocka_unit_test(a_job_does_not_fail_because_tasks_are_asked_back),
