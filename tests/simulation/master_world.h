@@ -29,7 +29,7 @@
 #define ELECTIONS_MAX 12u /* of a launch */
 #define MISSED_MAX 6u
 #define NOBODY UINT32_MAX
-#define STEPS_MAX 400000u
+#define STEPS_MAX 2000000u /* of a launch; hundreds of records that hang a kernel are half a million */
 #define OUT "/out"
 #define STATE "/out/.trireme"
 
