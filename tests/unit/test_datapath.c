@@ -379,7 +379,7 @@ static void draw_case(datapath_case *c, uint64_t seed)
         c->maps = 1;
     c->map_bytes = TRM_COLLECTOR_BYTES_MIN << trm_draw_below(r, 4);
     c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN << trm_draw_below(r, 3);
-    if (one_in(r, 5)) { /* as many spills and passes as can be */
+    if (seed % 5 == 0) { /* as many spills and passes as can be */
         c->partitions = 1 + (uint32_t)trm_draw_below(r, 2);
         c->map_bytes = TRM_COLLECTOR_BYTES_MIN;
         c->reduce_bytes = TRM_MERGE_REGION_BYTES_MIN;
