@@ -288,18 +288,26 @@ static uint32_t idle_executors(const trm_master *self, uint32_t number)
     return may_be_given_more(self, rank) && busy < rank->executors ? rank->executors - busy : 0;
 }
 
-/* Of the rank that has a task which is overdue. What was given to it and has not begun for too long is in the
- * hands of an executor that has hung, and keeps no other one of it busy. */
-static uint32_t idle_beside_hung(const trm_master *self, uint32_t number)
+/* Executors of the rank that have something which has begun or, `soon`, was given to it lately; no more than
+ * it has. */
+static uint32_t busy_executors(const trm_master *self, uint32_t number, bool soon)
 {
     const master_rank *rank = &self->ranks[number];
     uint32_t busy = rank->twins;
     for (unsigned phase = 0; phase < TRM_PHASES && busy < rank->executors; phase++) {
         const soft_task *tasks = self->phase[phase].task;
         for (uint32_t task = rank->running[phase].first; task != NO_TASK; task = tasks[task].next)
-            busy += tasks[task].begun || !is_overdue(self, phase, task, tasks[task].since_ms);
+            busy += tasks[task].begun || (soon && !is_overdue(self, phase, task, tasks[task].since_ms));
     }
-    return may_be_given_more(self, rank) && busy < rank->executors ? rank->executors - busy : 0;
+    return busy < rank->executors ? busy : rank->executors;
+}
+
+/* Of the rank that has a task which is overdue. What was given to it and has not begun for too long is in the
+ * hands of an executor that has hung, and keeps no other one of it busy. */
+static bool is_idle_beside_hung(const trm_master *self, uint32_t number)
+{
+    const master_rank *rank = &self->ranks[number];
+    return may_be_given_more(self, rank) && busy_executors(self, number, true) < rank->executors;
 }
 
 /* The rank with the most idle executors, of those that have lost least, the one that has the task already
@@ -316,7 +324,7 @@ static uint32_t idle_rank(const trm_master *self, uint32_t has_it)
             best = i;
         }
     }
-    return best == NO_RANK && idle_beside_hung(self, has_it) ? has_it : best;
+    return best == NO_RANK && is_idle_beside_hung(self, has_it) ? has_it : best;
 }
 
 /* What looks for a bad record has no twin: it is tried again elsewhere. Where attempts time out one that
@@ -335,14 +343,7 @@ static void move(trm_master *self, unsigned phase, uint32_t number)
 /* Whether all executors of the rank have something that has begun. */
 static bool is_busy(const trm_master *self, uint32_t number)
 {
-    const master_rank *rank = &self->ranks[number];
-    uint32_t busy = rank->twins;
-    for (unsigned phase = 0; phase < TRM_PHASES && busy < rank->executors; phase++) {
-        const soft_task *tasks = self->phase[phase].task;
-        for (uint32_t task = rank->running[phase].first; task != NO_TASK; task = tasks[task].next)
-            busy += tasks[task].begun;
-    }
-    return busy >= rank->executors;
+    return busy_executors(self, number, false) == self->ranks[number].executors;
 }
 
 /* How many tasks those who are idle can do until the next look. Looks at all ranks. */
